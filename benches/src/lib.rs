@@ -1,0 +1,1 @@
+//! Criterion benchmarks on one ladder of sizes.

@@ -1,0 +1,1 @@
+//! A sans-I/O BGP speaker: wire format, sessions, RIBs, policy.

@@ -1,0 +1,1 @@
+//! Kubernetes objects to the desired state of one node, incrementally.

@@ -1,0 +1,58 @@
+//! What a node should have: planes, keys, values, [`Op`] and the [`Backend`] trait.
+//!
+//! This crate is the narrow waist between thinking (`engine/`) and touching (`backends/`, `sim/kernel`): plain
+//! data with public fields, order and equality, no behaviour. A *plane* is one kind of kernel state seen as a
+//! keyed table. The order of a plane's keys is the dependency order inside it: puts are applied ascending,
+//! deletes descending. Planes have a rank ([`PlaneId`]'s order): built up in that order, torn down in reverse.
+//!
+//! Deliberately not here: computing desired state (`fairway-compute`), comparing it with actual state
+//! (`fairway-reconcile`), and kernel encodings (`backends/`). Start reading at [`Plane`].
+#![no_std]
+extern crate alloc;
+
+pub mod bgp;
+pub mod filter;
+pub mod ipvs;
+mod net;
+mod plane;
+mod route;
+
+pub use bgp::Bgp;
+pub use filter::Filter;
+pub use ipvs::Ipvs;
+pub use net::{Addr, AddrKey, AddrValue, Link, LinkKind, LinkValue, Sysctl};
+pub use plane::{Backend, Fault, Op, Outcome, Plane, PlaneId, Table};
+pub use route::{
+    LOCAL_TABLE, Learned, MAIN_TABLE, NextHop, PROTO_KERNEL, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind, RouteValue,
+    Rule, RuleKey, RuleValue,
+};
+
+/// Address family, as in the kernel's `AF_INET` and `AF_INET6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: core::net::IpAddr) -> Self {
+        match address {
+            core::net::IpAddr::V4(_) => Family::V4,
+            core::net::IpAddr::V6(_) => Family::V6,
+        }
+    }
+}
+
+/// Transport protocol, ordered by IANA number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, 6
+    Tcp,
+    /// UDP, 17
+    Udp,
+    /// SCTP, 132
+    Sctp,
+}

@@ -1,0 +1,69 @@
+use alloc::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::{Plane, PlaneId};
+
+/// Kernel parameters. Key: path below `/proc/sys` with slashes (`net/ipv4/vs/conntrack`). Value: the number written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sysctl;
+
+impl Plane for Sysctl {
+    const ID: PlaneId = PlaneId::Sysctl;
+    const SWEEP: bool = false;
+    type Key = Arc<str>;
+    type Value = i64;
+}
+
+/// Network interfaces that we make. Key: interface name.
+///
+/// Ours are the interfaces that kube-router names: `kube-dummy-if`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link;
+
+impl Plane for Link {
+    const ID: PlaneId = PlaneId::Link;
+    type Key = Arc<str>;
+    type Value = LinkValue;
+}
+
+/// What an interface is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkValue {
+    /// Its type.
+    pub kind: LinkKind,
+    /// `IFF_UP`
+    pub up: bool,
+}
+
+/// `IFLA_INFO_KIND`
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// `dummy`: carries addresses, swallows packets.
+    Dummy,
+    /// `bridge`
+    Bridge,
+}
+
+/// Addresses on our interfaces. Ours are all on `kube-dummy-if` except `fe80::/10`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addr;
+
+impl Plane for Addr {
+    const ID: PlaneId = PlaneId::Addr;
+    type Key = AddrKey;
+    type Value = AddrValue;
+}
+
+/// An address on an interface. The address comes first in the order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddrKey {
+    /// Address and prefix length, host bits kept.
+    pub address: IpNet,
+    /// Interface name.
+    pub link: Arc<str>,
+}
+
+/// An address has nothing that we set but its existence (scope link, as kube-router does).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddrValue;

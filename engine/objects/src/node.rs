@@ -1,0 +1,54 @@
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::ObjectName;
+
+/// `v1/Namespace`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Name of the namespace.
+    pub name: ObjectName,
+    /// `metadata.labels`
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// `v1/Node`, with kube-router's annotations already read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the node.
+    pub name: ObjectName,
+    /// `status.addresses` of type InternalIP, in order.
+    pub internal_ips: Vec<IpAddr>,
+    /// `status.addresses` of type ExternalIP, in order.
+    pub external_ips: Vec<IpAddr>,
+    /// Pod CIDRs from one documented order of sources: `kube-router.io/pod-cidr`, `kube-router.io/pod-cidrs`,
+    /// `spec.podCIDRs`, `spec.podCIDR`. The first that is present wins.
+    pub pod_cidrs: Vec<IpNet>,
+    /// `kube-router.io/node.asn`
+    pub asn: Option<u32>,
+    /// `kube-router.io/node.bgp.communities`, each as 32 bits.
+    pub communities: Vec<u32>,
+    /// `kube-router.io/path-prepend.as` and `.repeat-n`
+    pub path_prepend: Option<(u32, u8)>,
+    /// `kube-router.io/node.bgp.customimportreject`
+    pub import_reject: Vec<IpNet>,
+    /// `kube-router.io/peers` or `peer.ips` and its companions; used only without `--peer-router-ips`.
+    pub peers: Vec<crate::BgpPeer>,
+}
+
+impl Node {
+    /// kube-router's primary address: the first InternalIP, else the first ExternalIP.
+    pub fn primary_ip(&self) -> Option<IpAddr> {
+        self.internal_ips.first().or(self.external_ips.first()).copied()
+    }
+
+    /// The best address of a family: the primary one if of that family, else the first internal, else the first
+    /// external one of it.
+    pub fn best_ip(&self, ipv6: bool) -> Option<IpAddr> {
+        self.internal_ips.iter().chain(&self.external_ips).find(|a| a.is_ipv6() == ipv6).copied()
+    }
+}

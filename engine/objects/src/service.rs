@@ -1,0 +1,143 @@
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use crate::ObjectName;
+
+/// Transport protocol of a service port, with its IANA number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, 6
+    Tcp,
+    /// UDP, 17
+    Udp,
+    /// SCTP, 132
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        })
+    }
+}
+
+/// `spec.type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceType {
+    /// Reachable inside the cluster.
+    ClusterIp,
+    /// Also on a port of every node.
+    NodePort,
+    /// Also on an address of a load balancer.
+    LoadBalancer,
+    /// A DNS alias; nothing to program.
+    ExternalName,
+}
+
+/// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    Cluster,
+    /// Only endpoints on this node.
+    Local,
+}
+
+/// IPVS scheduler asked for by `kube-router.io/service.scheduler`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scheduler {
+    /// Round robin, the default.
+    Rr,
+    /// Weighted round robin (addition to kube-router).
+    Wrr,
+    /// Least connection.
+    Lc,
+    /// Weighted least connection (addition to kube-router).
+    Wlc,
+    /// Destination hashing.
+    Dh,
+    /// Source hashing.
+    Sh,
+    /// Maglev hashing.
+    Mh,
+}
+
+/// One entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// `name`; empty for the only port of a service.
+    pub name: Arc<str>,
+    /// `protocol`
+    pub protocol: Protocol,
+    /// `port`
+    pub port: u16,
+    /// `nodePort`
+    pub node_port: Option<u16>,
+}
+
+/// Per-service answers to `--advertise-*`, from `kube-router.io/service.advertise.*`. `None`: the flag decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advertise {
+    /// `…advertise.clusterip`
+    pub cluster_ip: Option<bool>,
+    /// `…advertise.externalip`
+    pub external_ip: Option<bool>,
+    /// `…advertise.loadbalancerip`
+    pub load_balancer_ip: Option<bool>,
+}
+
+/// `v1/Service`, with kube-router's annotations already read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name of the service.
+    pub name: ObjectName,
+    /// `metadata.creationTimestamp` in seconds since 1970; of two services that claim one address and port the
+    /// older wins.
+    pub created_s: i64,
+    /// `spec.type`
+    pub service_type: ServiceType,
+    /// `spec.clusterIPs` (or `clusterIP`), invalid and `None` entries left out. Empty: headless.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` where `ipMode` is not `Proxy`.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.ports`
+    pub ports: Vec<ServicePort>,
+    /// `spec.sessionAffinity: ClientIP`: the timeout in seconds (API default 10,800).
+    pub session_affinity_s: Option<u32>,
+    /// `spec.internalTrafficPolicy`
+    pub internal_traffic_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`
+    pub external_traffic_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`
+    pub health_check_node_port: Option<u16>,
+    /// The label `service.kubernetes.io/service-proxy-name` names another proxy: the service is not ours.
+    pub foreign_proxy: bool,
+    /// The label `service.kubernetes.io/headless` is present.
+    pub headless_label: bool,
+    /// `kube-router.io/service.scheduler`
+    pub scheduler: Scheduler,
+    /// `kube-router.io/service.schedflags: flag-1`: fall back to another server when the chosen one is not available
+    /// (`mh-fallback`, `sh-fallback`).
+    pub sched_fallback: bool,
+    /// `kube-router.io/service.schedflags: flag-2`: hash the source port too (`mh-port`, `sh-port`).
+    pub sched_port: bool,
+    /// `kube-router.io/service.dsr: tunnel`
+    pub dsr_tunnel: bool,
+    /// `kube-router.io/service.hairpin`
+    pub hairpin: bool,
+    /// `kube-router.io/service.hairpin.externalips`
+    pub hairpin_external_ips: bool,
+    /// `kube-router.io/service.local: "true"`
+    pub local: bool,
+    /// `kube-router.io/service.skiplbips`
+    pub skip_lb_ips: bool,
+    /// `kube-router.io/service.advertise.*`
+    pub advertise: Advertise,
+}

@@ -1,0 +1,1 @@
+//! Desired state against actual state: tracker, order, retry, resync.

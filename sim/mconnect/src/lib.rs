@@ -1,0 +1,1 @@
+//! The load tool: many connections to one address, counted by the host that answers.

@@ -1,0 +1,1 @@
+//! What Kubernetes promises, judged from the objects alone.

@@ -1,0 +1,1 @@
+//! The scenario file: schema, checks, runner and report.

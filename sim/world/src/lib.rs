@@ -1,0 +1,1 @@
+//! Agents, kernels, links and virtual time in one deterministic event queue.
