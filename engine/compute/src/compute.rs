@@ -1,0 +1,466 @@
+//! The machine: deltas in, dirty units, net changes out.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use fairway_desired::ipvs::VirtualServerKey;
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Route, Rule, Sysctl, Table};
+use fairway_objects::{
+    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service,
+};
+
+use crate::ledger::Ledger;
+use crate::state::State;
+use crate::unit::{Claims, Unit};
+use crate::{global, router, service};
+
+/// Net changes, by plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "one field per plane, named after it")]
+pub struct Ops {
+    pub sysctl: Vec<Op<Sysctl>>,
+    pub link: Vec<Op<Link>>,
+    pub addr: Vec<Op<Addr>>,
+    pub filter: Vec<Op<Filter>>,
+    pub rule: Vec<Op<Rule>>,
+    pub route: Vec<Op<Route>>,
+    pub ipvs: Vec<Op<Ipvs>>,
+    pub bgp: Vec<Op<Bgp>>,
+}
+
+impl Ops {
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.sysctl.len()
+            + self.link.len()
+            + self.addr.len()
+            + self.filter.len()
+            + self.rule.len()
+            + self.route.len()
+            + self.ipvs.len()
+            + self.bgp.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.total() == 0
+    }
+}
+
+/// What a flush found.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Net changes of desired state.
+    pub ops: Ops,
+    /// Notices that begin or cease to stand.
+    pub notices: Vec<NoticeChange>,
+    /// How many units were rendered: the work that was done.
+    pub rendered: usize,
+}
+
+/// The whole desired state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "one field per plane, named after it")]
+pub struct Desired {
+    pub sysctl: Table<Sysctl>,
+    pub link: Table<Link>,
+    pub addr: Table<Addr>,
+    pub filter: Table<Filter>,
+    pub rule: Table<Rule>,
+    pub route: Table<Route>,
+    pub ipvs: Table<Ipvs>,
+    pub bgp: Table<Bgp>,
+}
+
+/// Notices by their source, and which of them were told.
+#[derive(Clone, Debug, Default)]
+struct Board {
+    by_unit: BTreeMap<Unit, BTreeSet<Notice>>,
+    by_object: BTreeMap<ObjectKey, BTreeSet<Notice>>,
+    counts: BTreeMap<Notice, usize>,
+    touched: BTreeMap<Notice, bool>,
+}
+
+impl Board {
+    fn replace(&mut self, old: BTreeSet<Notice>, new: &BTreeSet<Notice>) {
+        for notice in old.difference(new) {
+            self.touched.entry(notice.clone()).or_insert(true);
+            if let Some(count) = self.counts.get_mut(notice) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(notice);
+                }
+            }
+        }
+        for notice in new.difference(&old) {
+            let count = self.counts.entry(notice.clone()).or_default();
+            self.touched.entry(notice.clone()).or_insert(*count > 0);
+            *count += 1;
+        }
+    }
+
+    fn unit(&mut self, unit: &Unit, new: BTreeSet<Notice>) {
+        let old = self.by_unit.remove(unit).unwrap_or_default();
+        self.replace(old, &new);
+        if !new.is_empty() {
+            self.by_unit.insert(unit.clone(), new);
+        }
+    }
+
+    fn object(&mut self, key: &ObjectKey, new: BTreeSet<Notice>) {
+        let old = self.by_object.remove(key).unwrap_or_default();
+        self.replace(old, &new);
+        if !new.is_empty() {
+            self.by_object.insert(key.clone(), new);
+        }
+    }
+
+    fn drain(&mut self) -> Vec<NoticeChange> {
+        let touched = core::mem::take(&mut self.touched);
+        touched
+            .into_iter()
+            .filter_map(|(notice, told)| match (told, self.counts.contains_key(&notice)) {
+                (false, true) => Some(NoticeChange::Raised(notice)),
+                (true, false) => Some(NoticeChange::Cleared(notice)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// One node's desired state, kept up to date.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    state: State,
+    dirty: BTreeSet<Unit>,
+    /// Which services want a virtual server; the lowest has it.
+    wanted: BTreeMap<VirtualServerKey, BTreeSet<Unit>>,
+    wants_of: BTreeMap<Unit, BTreeSet<VirtualServerKey>>,
+    board: Board,
+    /// Kinds that were listed once.
+    listed: BTreeSet<Kind>,
+    /// Objects not seen again since the relist of their kind began.
+    stale: BTreeMap<Kind, BTreeSet<ObjectName>>,
+    sysctl: Ledger<Sysctl, Unit>,
+    link: Ledger<Link, Unit>,
+    addr: Ledger<Addr, Unit>,
+    filter: Ledger<Filter, Unit>,
+    rule: Ledger<Rule, Unit>,
+    route: Ledger<Route, Unit>,
+    ipvs: Ledger<Ipvs, Unit>,
+    bgp: Ledger<Bgp, Unit>,
+}
+
+impl Compute {
+    /// A node that has heard nothing yet.
+    pub fn new(config: NodeConfig) -> Self {
+        Compute {
+            state: State::new(config),
+            dirty: [Unit::Global].into(),
+            wanted: BTreeMap::new(),
+            wants_of: BTreeMap::new(),
+            board: Board::default(),
+            listed: BTreeSet::new(),
+            stale: BTreeMap::new(),
+            sysctl: Ledger::default(),
+            link: Ledger::default(),
+            addr: Ledger::default(),
+            filter: Ledger::default(),
+            rule: Ledger::default(),
+            route: Ledger::default(),
+            ipvs: Ledger::default(),
+            bgp: Ledger::default(),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &NodeConfig {
+        &self.state.config
+    }
+
+    /// Whether every kind that matters was listed once. Before that nothing may be deleted from a kernel.
+    pub fn synced(&self) -> bool {
+        self.state.is_router()
+            || [Kind::Node, Kind::Service, Kind::EndpointSlice].iter().all(|kind| self.listed.contains(kind))
+    }
+
+    /// Takes a change from the API server.
+    pub fn handle(&mut self, delta: Delta) {
+        match delta {
+            Delta::Put { object, notices } => {
+                let key = object.key();
+                self.seen(&key);
+                self.state.known.entry(key.kind).or_default().insert(key.name.clone());
+                self.board.object(&key, notices.into_iter().collect());
+                self.put(object);
+            }
+            Delta::Invalid { key, notices } => {
+                self.seen(&key);
+                self.state.known.entry(key.kind).or_default().insert(key.name.clone());
+                self.board.object(&key, notices.into_iter().collect());
+                self.remove(&key);
+            }
+            Delta::Del(key) => {
+                self.seen(&key);
+                self.forget(&key);
+            }
+            Delta::Relist(kind) => {
+                let known = self.state.known.get(&kind).cloned().unwrap_or_default();
+                self.stale.insert(kind, known);
+            }
+            Delta::Listed(kind) => {
+                for name in self.stale.remove(&kind).unwrap_or_default() {
+                    self.forget(&ObjectKey { kind, name });
+                }
+                self.listed.insert(kind);
+            }
+        }
+    }
+
+    fn seen(&mut self, key: &ObjectKey) {
+        if let Some(stale) = self.stale.get_mut(&key.kind) {
+            stale.remove(&key.name);
+        }
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        if let Some(known) = self.state.known.get_mut(&key.kind) {
+            known.remove(&key.name);
+        }
+        self.board.object(key, BTreeSet::new());
+        self.remove(key);
+    }
+
+    fn put(&mut self, object: Object) {
+        match object {
+            Object::Node(node) => self.put_node(Some(node.clone()), &node.name),
+            Object::Service(service) => {
+                let old = self.state.services.insert(service.name.clone(), service.clone());
+                if old.as_ref() != Some(&service) {
+                    self.dirty_service(&service.name, old.as_ref());
+                }
+            }
+            Object::EndpointSlice(slice) => {
+                let old = self.state.slices.insert(slice.name.clone(), slice.clone());
+                if old.as_ref() == Some(&slice) {
+                    return;
+                }
+                let service = ObjectName { namespace: slice.name.namespace.clone(), name: slice.service.clone() };
+                if let Some(old) = old
+                    && old.service != slice.service
+                {
+                    self.unlink(&slice.name, &old.service);
+                }
+                self.state.slices_of.entry(service.clone()).or_default().insert(slice.name.clone());
+                self.dirty_service(&service, None);
+            }
+            // Nothing that is computed depends on these yet.
+            Object::Namespace(_) | Object::Pod(_) => {}
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        match key.kind {
+            Kind::Node => self.put_node(None, &key.name),
+            Kind::Service => {
+                if let Some(old) = self.state.services.remove(&key.name) {
+                    self.dirty_service(&key.name, Some(&old));
+                }
+            }
+            Kind::EndpointSlice => {
+                if let Some(old) = self.state.slices.remove(&key.name) {
+                    self.unlink(&key.name, &old.service);
+                }
+            }
+            Kind::Namespace | Kind::Pod => {}
+        }
+    }
+
+    fn unlink(&mut self, slice: &ObjectName, service: &Arc<str>) {
+        let service = ObjectName { namespace: slice.namespace.clone(), name: service.clone() };
+        if let Some(slices) = self.state.slices_of.get_mut(&service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.state.slices_of.remove(&service);
+            }
+        }
+        self.dirty_service(&service, None);
+    }
+
+    /// Marks the unit of a service as it is now, and the one it was if its age changed.
+    fn dirty_service(&mut self, name: &ObjectName, old: Option<&Arc<Service>>) {
+        let units = [old, self.state.services.get(name)];
+        for service in units.into_iter().flatten() {
+            let unit = Unit::Service { created_s: service.created_s, name: name.clone() };
+            self.dirty.insert(unit);
+        }
+    }
+
+    fn put_node(&mut self, node: Option<Arc<Node>>, name: &ObjectName) {
+        let own = *name.name == *self.state.config.node_name;
+        let basis = |state: &State| {
+            use fairway_desired::Family::{V4, V6};
+            let identity = router::identity(state).ok();
+            (state.node_ip(V4), state.node_ip(V6), identity, state.own().and_then(|n| n.primary_ip()))
+        };
+        let before = own.then(|| basis(&self.state));
+        let old = match node.clone() {
+            Some(node) => self.state.nodes.insert(name.clone(), node),
+            None => self.state.nodes.remove(name),
+        };
+        if old == node {
+            return;
+        }
+        if !own {
+            self.dirty.insert(Unit::Node(name.clone()));
+            return;
+        }
+        self.dirty.insert(Unit::Global);
+        let cidrs = |node: &Option<Arc<Node>>| node.as_ref().map(|n| n.pod_cidrs.clone()).unwrap_or_default();
+        if cidrs(&old) != cidrs(&node) {
+            for cidr in cidrs(&old).into_iter().chain(cidrs(&node)) {
+                if self.state.learned.contains_key(&cidr.trunc()) {
+                    self.dirty.insert(Unit::Learned(cidr.trunc()));
+                }
+            }
+        }
+        if before != Some(basis(&self.state)) {
+            // Our addresses are the source of local clients, the next hop of announcements and one end of each
+            // session, so everything depends on them.
+            let names: Vec<ObjectName> = self.state.services.keys().cloned().collect();
+            for name in names {
+                self.dirty_service(&name, None);
+            }
+            self.dirty.extend(self.state.nodes.keys().cloned().map(Unit::Node));
+        }
+    }
+
+    /// Takes a change of a learned route.
+    pub fn learned(&mut self, learned: Learned) {
+        let prefix = learned.prefix.trunc();
+        let changed = if learned.next_hops.is_empty() {
+            self.state.learned.remove(&prefix).is_some()
+        } else {
+            let old = self.state.learned.insert(prefix, learned.next_hops.clone());
+            old.as_ref() != Some(&learned.next_hops)
+        };
+        if changed {
+            self.dirty.insert(Unit::Learned(prefix));
+        }
+    }
+
+    /// Renders what is dirty and returns the net changes since the last flush.
+    pub fn flush(&mut self) -> Changes {
+        let mut rendered = 0;
+        while let Some(unit) = self.dirty.pop_first() {
+            rendered += 1;
+            let claims = self.render(&unit);
+            self.claim(&unit, claims);
+        }
+        Changes {
+            ops: Ops {
+                sysctl: self.sysctl.drain(),
+                link: self.link.drain(),
+                addr: self.addr.drain(),
+                filter: self.filter.drain(),
+                rule: self.rule.drain(),
+                route: self.route.drain(),
+                ipvs: self.ipvs.drain(),
+                bgp: self.bgp.drain(),
+            },
+            notices: self.board.drain(),
+            rendered,
+        }
+    }
+
+    fn render(&mut self, unit: &Unit) -> Claims {
+        match unit {
+            Unit::Global => {
+                let mut claims = global::render(&self.state);
+                router::render(&self.state, &mut claims);
+                claims
+            }
+            Unit::Node(name) => match self.state.nodes.get(name) {
+                Some(node) => router::render_node(&self.state, node),
+                None => Claims::default(),
+            },
+            Unit::Learned(prefix) => match self.state.learned.get(prefix) {
+                Some(next_hops) => router::render_learned(&self.state, *prefix, next_hops),
+                None => Claims::default(),
+            },
+            Unit::Service { created_s, name } => {
+                let service = self.state.services.get(name).filter(|s| s.created_s == *created_s).cloned();
+                let Some(service) = service else {
+                    self.want(unit, BTreeSet::new());
+                    return Claims::default();
+                };
+                let rendered = service::render(&self.state, &service);
+                self.want(unit, rendered.wants.keys().cloned().collect());
+                let winner = |key: &VirtualServerKey| -> Option<String> {
+                    match self.wanted.get(key)?.first()? {
+                        winner if winner == unit => None,
+                        Unit::Service { name, .. } => Some(name.to_string()),
+                        _ => None,
+                    }
+                };
+                service::claims(&self.state, &service, &rendered, winner)
+            }
+        }
+    }
+
+    /// A service wants these virtual servers from now on. Services that gain or lose one by that are rendered again.
+    fn want(&mut self, unit: &Unit, keys: BTreeSet<VirtualServerKey>) {
+        let old = self.wants_of.remove(unit).unwrap_or_default();
+        for key in old.difference(&keys) {
+            let Some(units) = self.wanted.get_mut(key) else { continue };
+            let had = units.first() == Some(unit);
+            units.remove(unit);
+            match units.first() {
+                None => {
+                    self.wanted.remove(key);
+                }
+                // The next one takes over; the others have another winner to name.
+                Some(_) if had => self.dirty.extend(units.iter().cloned()),
+                Some(_) => {}
+            }
+        }
+        for key in keys.difference(&old) {
+            let units = self.wanted.entry(key.clone()).or_default();
+            units.insert(unit.clone());
+            if units.first() == Some(unit) {
+                self.dirty.extend(units.iter().skip(1).cloned());
+            }
+        }
+        if !keys.is_empty() {
+            self.wants_of.insert(unit.clone(), keys);
+        }
+    }
+
+    fn claim(&mut self, unit: &Unit, claims: Claims) {
+        self.sysctl.set(unit, claims.sysctl);
+        self.link.set(unit, claims.link);
+        self.addr.set(unit, claims.addr);
+        self.filter.set(unit, claims.filter);
+        self.rule.set(unit, claims.rule);
+        self.route.set(unit, claims.route);
+        self.ipvs.set(unit, claims.ipvs);
+        self.bgp.set(unit, claims.bgp);
+        self.board.unit(unit, claims.notices);
+    }
+
+    /// The whole desired state as of the last flush.
+    pub fn desired(&self) -> Desired {
+        Desired {
+            sysctl: self.sysctl.table(),
+            link: self.link.table(),
+            addr: self.addr.table(),
+            filter: self.filter.table(),
+            rule: self.rule.table(),
+            route: self.route.table(),
+            ipvs: self.ipvs.table(),
+            bgp: self.bgp.table(),
+        }
+    }
+}

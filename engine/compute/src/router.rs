@@ -1,0 +1,292 @@
+//! The BGP speaker: identity, peers, policies in kube-router's shape, own networks, learned routes.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+use fairway_desired::bgp::{
+    Direction, Dynamic, Families, Global, Key, Modify, Name, Network, Peer, Policy, Statement, Value,
+};
+use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
+use fairway_objects::{Kind, Node, Notice, ObjectKey, Role, RouterConfig, RouterIdSource, Subject};
+use ipnet::IpNet;
+
+use crate::state::{State, host_prefix};
+use crate::unit::Claims;
+
+/// GoBGP's defaults, which kube-router uses for the mesh between nodes.
+const MESH_HOLD_S: u16 = 90;
+/// `--cluster-asn` when it is not given.
+const DEFAULT_ASN: u32 = 64512;
+/// Equal paths a node uses at once.
+const NODE_PATHS: u8 = 16;
+/// Equal paths a router uses at once: one for each node of a rack or two.
+const ROUTER_PATHS: u8 = 64;
+
+/// The name of a defined set in one family: `allpeerset`, `allpeersetv6`.
+pub(crate) fn set(name: &str, family: Family) -> Name {
+    match family {
+        Family::V4 => name.into(),
+        Family::V6 => format!("{name}v6").into(),
+    }
+}
+
+/// Who we are in BGP, or why we cannot be.
+pub(crate) fn identity(state: &State) -> Result<Global, (String, String)> {
+    let config = &state.config;
+    let node = state.own().ok_or_else(|| (String::new(), "this node's object does not exist".to_string()))?;
+    let primary =
+        node.primary_ip().ok_or_else(|| ("status.addresses".to_string(), "the node has no address".to_string()))?;
+    let asn = if config.nodes_full_mesh {
+        config.cluster_asn.unwrap_or(DEFAULT_ASN)
+    } else {
+        node.asn.ok_or_else(|| {
+            (
+                "metadata.annotations[kube-router.io/node.asn]".to_string(),
+                "needed without --nodes-full-mesh; BGP does not run".to_string(),
+            )
+        })?
+    };
+    let router_id = match (config.router_id, primary) {
+        (RouterIdSource::Fixed(id), _) => id,
+        (RouterIdSource::Generate, IpAddr::V4(ip)) => Ipv4Addr::from(fnv1a(&ip.octets())),
+        (RouterIdSource::Generate, IpAddr::V6(ip)) => Ipv4Addr::from(fnv1a(&ip.octets())),
+        (RouterIdSource::PrimaryIpv4, IpAddr::V4(ip)) => ip,
+        (RouterIdSource::PrimaryIpv4, IpAddr::V6(_)) => {
+            return Err((
+                "status.addresses".to_string(),
+                "the primary address is IPv6, so --router-id is needed; BGP does not run".to_string(),
+            ));
+        }
+    };
+    Ok(Global { asn, router_id, port: config.bgp_port, max_paths: NODE_PATHS })
+}
+
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn families(state: &State, node: &Node) -> Families {
+    let has = |family| state.enabled(family) && node.best_ip(family == Family::V6).is_some();
+    Families { v4: has(Family::V4), v6: has(Family::V6) }
+}
+
+fn neighbor(sets: &[&str], address: IpAddr, claims: &mut Claims) {
+    let family = Family::of(address);
+    for name in sets {
+        claims.bgp.insert(Key::NeighborMember(set(name, family), host_prefix(address)), Value::NeighborMember);
+    }
+}
+
+/// Speaker, policies, own pod CIDRs and external peers.
+pub(crate) fn render(state: &State, claims: &mut Claims) {
+    if let Role::Router(router) = &state.config.role {
+        render_router(router, state, claims);
+        return;
+    }
+    if !state.config.run_router {
+        return;
+    }
+    let subject =
+        || Subject::Object(ObjectKey::new(Kind::Node, "", &state.config.node_name));
+    let global = match identity(state) {
+        Ok(global) => global,
+        Err((field, reason)) => {
+            claims.notices.insert(Notice { subject: subject(), field, reason });
+            return;
+        }
+    };
+    let Some(node) = state.own() else { return };
+    let external: Vec<_> = if state.config.peers.is_empty() { &node.peers } else { &state.config.peers }.clone();
+    let own: Vec<IpAddr> = node.internal_ips.iter().chain(&node.external_ips).copied().collect();
+    for peer in external {
+        let family = Family::of(peer.address);
+        let wrong = if own.contains(&peer.address) {
+            Some("this is the node's own address".to_string())
+        } else if peer.local.is_some_and(|l| Family::of(l) != family) {
+            Some("the local address is of another family".to_string())
+        } else if peer.local.is_none() && state.node_ip(family).is_none() {
+            Some("the node has no address of this family, or the family is off".to_string())
+        } else {
+            None
+        };
+        if let Some(reason) = wrong {
+            let field = format!("BGP peer {}", peer.address);
+            claims.notices.insert(Notice { subject: subject(), field, reason });
+            continue;
+        }
+        let value = Peer {
+            asn: peer.asn,
+            port: peer.port,
+            local: peer.local.or(state.node_ip(family)),
+            password: peer.password,
+            hold_s: state.config.bgp_hold_s,
+            families: families(state, node),
+            multihop_ttl: Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2),
+        };
+        claims.bgp.insert(Key::Peer(peer.address), Value::Peer(value));
+        neighbor(&["externalpeerset", "allpeerset"], peer.address, claims);
+    }
+    claims.bgp.insert(Key::Global, Value::Global(global));
+    for cidr in &node.pod_cidrs {
+        let family = Family::of(cidr.addr());
+        let Some(next_hop) = state.node_ip(family) else { continue };
+        let cidr = cidr.trunc();
+        let len = cidr.prefix_len();
+        claims.bgp.insert(Key::Network(cidr), Value::Network(Network { next_hop }));
+        claims.bgp.insert(
+            Key::PrefixMember(set("podcidrdefinedset", family), cidr),
+            Value::PrefixMember { min: len, max: len },
+        );
+    }
+    for (family, zero) in [
+        (Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (Family::V6, IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)),
+    ] {
+        claims.bgp.insert(
+            Key::PrefixMember(set("defaultroutedefinedset", family), IpNet::new_assert(zero, 0)),
+            Value::PrefixMember { min: 0, max: 0 },
+        );
+    }
+    for cidr in &node.import_reject {
+        let name = set("customimportrejectdefinedset", Family::of(cidr.addr()));
+        let value = Value::PrefixMember { min: cidr.prefix_len(), max: cidr.max_prefix_len() };
+        claims.bgp.insert(Key::PrefixMember(name, cidr.trunc()), value);
+    }
+    policies(state, node, claims);
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// kube-router's policies. An empty set matches nothing here, so every combination can stand at all times.
+fn policies(state: &State, node: &Node, claims: &mut Claims) {
+    let statement = |prefixes: &Name, neighbors: &Name, accept: bool, modify: Modify| Statement {
+        name: format!("{prefixes}{neighbors}").into(),
+        prefix_set: Some(prefixes.clone()),
+        neighbor_set: Some(neighbors.clone()),
+        accept,
+        modify,
+    };
+    let mut export = vec![];
+    let mut cross = |prefixes: &str, neighbors: &str, modify: &Modify| {
+        for n in FAMILIES {
+            for p in FAMILIES {
+                export.push(statement(&set(prefixes, p), &set(neighbors, n), true, modify.clone()));
+            }
+        }
+    };
+    if state.config.enable_ibgp {
+        cross("podcidrdefinedset", "iBGPpeerset", &Modify::default());
+    }
+    let modify = Modify {
+        prepend: node.path_prepend,
+        next_hop_self: state.config.override_next_hop,
+        communities: node.communities.clone(),
+    };
+    cross("servicevipsdefinedset", "externalpeerset", &modify);
+    if state.config.advertise_pod_cidr {
+        cross("podcidrdefinedset", "externalpeerset", &modify);
+    }
+    let export = Policy { statements: export, default_accept: false };
+    claims.bgp.insert(Key::Policy(Direction::Export), Value::Policy(export));
+    let mut import = vec![];
+    for neighbors in FAMILIES {
+        for prefixes in ["servicevipsdefinedset", "defaultroutedefinedset", "customimportrejectdefinedset"] {
+            for p in FAMILIES {
+                let (p, n) = (set(prefixes, p), set("allpeerset", neighbors));
+                import.push(statement(&p, &n, false, Modify::default()));
+            }
+        }
+    }
+    let import = Policy { statements: import, default_accept: true };
+    claims.bgp.insert(Key::Policy(Direction::Import), Value::Policy(import));
+}
+
+fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
+    let global = Global {
+        asn: router.asn,
+        router_id: router.router_id,
+        port: state.config.bgp_port,
+        max_paths: ROUTER_PATHS,
+    };
+    claims.bgp.insert(Key::Global, Value::Global(global));
+    for (range, asns) in &router.accept {
+        let value =
+            Dynamic { asns: asns.clone(), hold_s: MESH_HOLD_S, families: Families { v4: true, v6: true } };
+        claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
+    }
+    let reject: Name = "importreject".into();
+    for cidr in &router.import_reject {
+        let value = Value::PrefixMember { min: cidr.prefix_len(), max: cidr.max_prefix_len() };
+        claims.bgp.insert(Key::PrefixMember(reject.clone(), cidr.trunc()), value);
+    }
+    let statement = Statement {
+        name: reject.clone(),
+        prefix_set: Some(reject),
+        neighbor_set: None,
+        accept: false,
+        modify: Modify::default(),
+    };
+    let import = Policy { statements: vec![statement], default_accept: true };
+    claims.bgp.insert(Key::Policy(Direction::Import), Value::Policy(import));
+    let export = Policy { statements: vec![], default_accept: true };
+    claims.bgp.insert(Key::Policy(Direction::Export), Value::Policy(export));
+    for network in &router.networks {
+        let v6 = network.addr().is_ipv6();
+        if let Some(next_hop) = router.addresses.iter().find(|a| a.is_ipv6() == v6) {
+            claims.bgp.insert(Key::Network(network.trunc()), Value::Network(Network { next_hop: *next_hop }));
+        }
+    }
+}
+
+/// Another node of the mesh.
+pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
+    let mut claims = Claims::default();
+    let config = &state.config;
+    if state.is_router() || !config.run_router || node.name.name == config.node_name {
+        return claims;
+    }
+    let Ok(global) = identity(state) else { return claims };
+    let (Some(own), Some(address)) = (state.own().and_then(|n| n.primary_ip()), node.primary_ip()) else {
+        return claims;
+    };
+    if Family::of(own) != Family::of(address) || own == address {
+        return claims;
+    }
+    // Every node is known as a neighbour to the policies, whether we peer with it or not.
+    neighbor(&["iBGPpeerset", "allpeerset"], address, &mut claims);
+    let same_as = config.nodes_full_mesh || node.asn == Some(global.asn);
+    if config.enable_ibgp && same_as {
+        let value = Peer {
+            asn: global.asn,
+            port: config.bgp_port,
+            local: Some(own),
+            password: None,
+            hold_s: MESH_HOLD_S,
+            families: families(state, node),
+            multihop_ttl: None,
+        };
+        claims.bgp.insert(Key::Peer(address), Value::Peer(value));
+    }
+    claims
+}
+
+/// A learned route, on its way into the kernel.
+pub(crate) fn render_learned(state: &State, prefix: IpNet, next_hops: &[IpAddr]) -> Claims {
+    let mut claims = Claims::default();
+    let own = state.own().is_some_and(|n| n.pod_cidrs.iter().any(|c| c.trunc() == prefix));
+    if next_hops.is_empty() || own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
+        return claims;
+    }
+    let mut next_hops: Vec<NextHop> =
+        next_hops.iter().map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
+    next_hops.sort();
+    next_hops.dedup();
+    claims.route.insert(
+        RouteKey { prefix, table: MAIN_TABLE, metric: 0 },
+        RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops },
+    );
+    claims
+}

@@ -1,0 +1,79 @@
+//! What the API server said last, with the indexes that lead from a change to its units.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use fairway_desired::Family;
+use fairway_objects::{EndpointSlice, Kind, Node, NodeConfig, ObjectName, Role, Service};
+use ipnet::IpNet;
+
+/// Objects, learned routes and their indexes.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) config: NodeConfig,
+    pub(crate) nodes: BTreeMap<ObjectName, Arc<Node>>,
+    pub(crate) services: BTreeMap<ObjectName, Arc<Service>>,
+    pub(crate) slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    /// Service to its slices.
+    pub(crate) slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    pub(crate) learned: BTreeMap<IpNet, Vec<IpAddr>>,
+    /// Every object of every kind that was put or is invalid, for mark and sweep.
+    pub(crate) known: BTreeMap<Kind, BTreeSet<ObjectName>>,
+}
+
+impl State {
+    pub(crate) fn new(config: NodeConfig) -> Self {
+        State {
+            config,
+            nodes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            learned: BTreeMap::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// The node this daemon runs on.
+    pub(crate) fn own(&self) -> Option<&Arc<Node>> {
+        self.nodes.get(&ObjectName::cluster(&self.config.node_name))
+    }
+
+    /// The families the flags permit.
+    pub(crate) fn enabled(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.config.enable_ipv4,
+            Family::V6 => self.config.enable_ipv6,
+        }
+    }
+
+    /// Our address of a family, if the family is in use: permitted by flag and present on the node.
+    pub(crate) fn node_ip(&self, family: Family) -> Option<IpAddr> {
+        if !self.enabled(family) {
+            return None;
+        }
+        self.own()?.best_ip(family == Family::V6)
+    }
+
+    /// The permitted families.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        [Family::V4, Family::V6].into_iter().filter(|f| self.enabled(*f))
+    }
+
+    /// Slices of a service, by name.
+    pub(crate) fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name)).map(Arc::as_ref)
+    }
+
+    /// Whether this is a router beside the cluster.
+    pub(crate) fn is_router(&self) -> bool {
+        matches!(self.config.role, Role::Router(_))
+    }
+}
+
+/// A host prefix: /32 or /128.
+pub(crate) fn host_prefix(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}

@@ -1,0 +1,39 @@
+//! Units of computation, and what one claims.
+
+use alloc::collections::BTreeSet;
+
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Route, Rule, Sysctl, Table};
+use fairway_objects::{Notice, ObjectName};
+use ipnet::IpNet;
+
+/// What is rendered as one. The order is that of ownership: of two units that claim one key the lower wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unit {
+    /// The node itself: base rules, BGP, policies.
+    Global,
+    /// A service; the older one is lower.
+    Service {
+        /// `creationTimestamp`
+        created_s: i64,
+        /// Name.
+        name: ObjectName,
+    },
+    /// Another node of the mesh.
+    Node(ObjectName),
+    /// A route BGP learned.
+    Learned(IpNet),
+}
+
+/// What one unit wants.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) sysctl: Table<Sysctl>,
+    pub(crate) link: Table<Link>,
+    pub(crate) addr: Table<Addr>,
+    pub(crate) filter: Table<Filter>,
+    pub(crate) rule: Table<Rule>,
+    pub(crate) route: Table<Route>,
+    pub(crate) ipvs: Table<Ipvs>,
+    pub(crate) bgp: Table<Bgp>,
+    pub(crate) notices: BTreeSet<Notice>,
+}
