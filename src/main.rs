@@ -1,1 +1,55 @@
-fn main() {}
+//! The `fairway` binary: one module per subcommand.
+//!
+//! This is the only place where the engine's configuration, the simulator and the command line meet.
+
+mod check;
+mod flags;
+mod run;
+mod schema;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Node networking for Kubernetes, simulation-first.
+#[derive(Parser)]
+#[command(name = "fairway", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play scenarios.
+    Run(run::Run),
+    /// Read scenarios without playing them; every mistake is shown with its place.
+    Check(check::Check),
+    /// Print the JSON Schema of the scenario file.
+    Schema,
+    /// Make many connections to one address and count them by the host that answers (also as `mconnect`).
+    #[command(disable_help_flag = true)]
+    Mconnect {
+        /// mconnect's own flags, single dash; `fairway mconnect -help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        args: Vec<String>,
+    },
+}
+
+/// Exit status of a wrong file or command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args();
+    let name = args.next().unwrap_or_default();
+    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "mconnect") {
+        return fairway_mconnect::main(args).into();
+    }
+    match Cli::parse().command {
+        Command::Run(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Schema => schema::run(),
+        Command::Mconnect { args } => fairway_mconnect::main(args.into_iter()),
+    }
+    .into()
+}

@@ -1,0 +1,185 @@
+//! What can go wrong in a scenario.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Kinds of kernel state, in their order of building up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plane {
+    /// Kernel parameters.
+    Sysctl,
+    /// Links.
+    Link,
+    /// Addresses.
+    Addr,
+    /// Packet filter.
+    Filter,
+    /// Policy routing rules.
+    Rule,
+    /// Routes.
+    Route,
+    /// Virtual servers.
+    Ipvs,
+}
+
+impl Plane {
+    /// All planes with their names in the file.
+    pub const NAMES: &'static [(&'static str, Plane)] = &[
+        ("sysctl", Plane::Sysctl),
+        ("link", Plane::Link),
+        ("addr", Plane::Addr),
+        ("filter", Plane::Filter),
+        ("rule", Plane::Rule),
+        ("route", Plane::Route),
+        ("ipvs", Plane::Ipvs),
+    ];
+
+    /// Its name in the file.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, plane)| *plane == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// How calls into a kernel fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelFail {
+    /// A dump is interrupted (EINTR).
+    Interrupted,
+    /// Answers are lost (ENOBUFS).
+    Lost,
+    /// The kernel is busy (EBUSY).
+    Busy,
+}
+
+impl KernelFail {
+    /// All of them with their names in the file.
+    pub const NAMES: &'static [(&'static str, KernelFail)] =
+        &[("interrupted", KernelFail::Interrupted), ("lost", KernelFail::Lost), ("busy", KernelFail::Busy)];
+
+    /// Its name in the file.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, fail)| *fail == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Which pods. Everything given must match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPick {
+    /// Namespace.
+    pub namespace: String,
+    /// Node they run on.
+    pub on: Option<String>,
+    /// Beginning of the name.
+    pub name: Option<String>,
+    /// At most this many, by name; all if absent.
+    pub count: Option<usize>,
+}
+
+/// Something that goes wrong, or right again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent of a node dies without a word (SIGKILL); the kernel keeps its state.
+    KillAgent(String),
+    /// The agent of a node starts.
+    StartAgent(String),
+    /// The agent of a node ends in order and starts again, as in an upgrade.
+    RestartAgent(String),
+    /// A host loses its link to a LAN.
+    Cut {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// The link is there again.
+    Heal {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// A host stops at once, its kernel state is gone.
+    PowerOff(String),
+    /// A host boots.
+    PowerOn(String),
+    /// A node is cordoned and its pods are evicted.
+    Drain(String),
+    /// No new pods on a node.
+    Cordon(String),
+    /// New pods on a node again.
+    Uncordon(String),
+    /// The Node object is deleted.
+    DeleteNode(String),
+    /// Pods are deleted; their Deployment makes new ones.
+    DeletePod(PodPick),
+    /// Pods fail their readiness probe.
+    NotReady(PodPick),
+    /// Pods pass their readiness probe again.
+    Ready(PodPick),
+    /// A BGP session is reset.
+    FlapBgp {
+        /// Node or router on which it is reset.
+        on: String,
+        /// Address of the peer.
+        peer: IpAddr,
+    },
+    /// Calls into the kernel of a node fail.
+    Kernel {
+        /// Node.
+        on: String,
+        /// Which calls.
+        plane: Plane,
+        /// How.
+        fail: KernelFail,
+        /// How often.
+        times: u32,
+    },
+    /// Someone deletes our state from the kernel of a node behind the agent's back.
+    Tamper {
+        /// Node.
+        on: String,
+        /// Which state.
+        plane: Plane,
+    },
+}
+
+impl fmt::Display for PodPick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            Some(1) => f.write_str("one pod")?,
+            Some(count) => write!(f, "{count} pods")?,
+            None => f.write_str("all pods")?,
+        }
+        write!(f, " {}/{}*", self.namespace, self.name.as_deref().unwrap_or_default())?;
+        match &self.on {
+            Some(node) => write!(f, " on {node}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::KillAgent(node) => write!(f, "kill the agent on {node}"),
+            Fault::StartAgent(node) => write!(f, "start the agent on {node}"),
+            Fault::RestartAgent(node) => write!(f, "restart the agent on {node}"),
+            Fault::Cut { host, lan } => write!(f, "cut {host} from {lan}"),
+            Fault::Heal { host, lan } => write!(f, "heal the link of {host} to {lan}"),
+            Fault::PowerOff(host) => write!(f, "power off {host}"),
+            Fault::PowerOn(host) => write!(f, "power on {host}"),
+            Fault::Drain(node) => write!(f, "drain {node}"),
+            Fault::Cordon(node) => write!(f, "cordon {node}"),
+            Fault::Uncordon(node) => write!(f, "uncordon {node}"),
+            Fault::DeleteNode(node) => write!(f, "delete node {node}"),
+            Fault::DeletePod(pods) => write!(f, "delete {pods}"),
+            Fault::NotReady(pods) => write!(f, "{pods} become not ready"),
+            Fault::Ready(pods) => write!(f, "{pods} become ready"),
+            Fault::FlapBgp { on, peer } => write!(f, "reset the BGP session of {on} with {peer}"),
+            Fault::Kernel { on, plane, fail, times } => {
+                write!(f, "{} calls for {} on {on} fail: {}", times, plane.as_str(), fail.as_str())
+            }
+            Fault::Tamper { on, plane } => write!(f, "delete {} state on {on} by hand", plane.as_str()),
+        }
+    }
+}

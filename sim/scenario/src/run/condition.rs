@@ -1,0 +1,220 @@
+//! Whether a condition holds now, and if not what is seen instead.
+
+use std::fmt::Write as _;
+
+use super::{Mismatch, Run};
+use crate::source::At;
+use crate::stage::{NoticeLine, StageError};
+use crate::step::{
+    BgpCondition, Condition, Count, EndpointsCondition, NoticeCondition, RibCondition, RouteCondition,
+    VirtualServerCondition,
+};
+
+/// What was expected and what is seen, when they differ.
+type Difference = Option<(String, String)>;
+
+impl Run<'_> {
+    /// `None` if the condition holds. What cannot be looked at now (an agent that is down, a service that is gone) is
+    /// an answer too, which may be another one later; only what the stage can never do is an error.
+    pub(super) fn check(&mut self, condition: &At<Condition>) -> Result<Option<Mismatch>, StageError> {
+        let difference = match self.difference(&condition.value) {
+            Err(StageError::Unsupported(what)) => return Err(StageError::Unsupported(what)),
+            Err(error) => Some((format!("{} can be looked at", subject(&condition.value)), error.to_string())),
+            Ok(difference) => difference,
+        };
+        Ok(difference.map(|(expected, seen)| Mismatch { place: condition.span.place(), expected, seen }))
+    }
+
+    fn difference(&mut self, condition: &Condition) -> Result<Difference, StageError> {
+        Ok(match condition {
+            Condition::Bgp(bgp) => self.bgp(bgp)?,
+            Condition::Rib(rib) => self.rib(rib)?,
+            Condition::Route(route) => self.route(route)?,
+            Condition::Endpoints(endpoints) => self.endpoints(endpoints)?,
+            Condition::VirtualServer(server) => self.virtual_server(server)?,
+            Condition::Notice(notice) => self.notice(notice),
+            Condition::NoNotices => {
+                let standing = self.stage.notices();
+                let seen = || notices(&standing);
+                (!standing.is_empty()).then(|| ("no notices".to_owned(), seen()))
+            }
+            Condition::InSync(host) => {
+                let expected = || (format!("the agent on {host} in sync"), "it still has work to do".to_owned());
+                (!self.stage.in_sync(host)?).then(expected)
+            }
+        })
+    }
+
+    fn bgp(&mut self, condition: &BgpCondition) -> Result<Difference, StageError> {
+        let neighbors = self.stage.neighbors(&condition.on)?;
+        let established = neighbors.iter().filter(|neighbor| neighbor.state.starts_with("Establ")).count();
+        let accepted: u64 = neighbors.iter().map(|neighbor| neighbor.accepted).sum();
+        let on = &condition.on;
+        let states = || match neighbors.as_slice() {
+            [] => "no neighbours".to_owned(),
+            _ => neighbors.iter().map(|n| format!("{} {}", n.address, n.state)).collect::<Vec<_>>().join(", "),
+        };
+        if let Some(count) = condition.established.filter(|count| !count.holds(established as u64)) {
+            let expected = format!("{count} established BGP {} on {on}", plural(&count, "session"));
+            return Ok(Some((expected, format!("{established} ({})", states()))));
+        }
+        if let Some(count) = condition.neighbors.filter(|count| !count.holds(neighbors.len() as u64)) {
+            let expected = format!("{count} BGP {} on {on}", plural(&count, "neighbour"));
+            return Ok(Some((expected, format!("{} ({})", neighbors.len(), states()))));
+        }
+        if let Some(count) = condition.accepted.filter(|count| !count.holds(accepted)) {
+            let each: Vec<String> = neighbors.iter().map(|n| format!("{} {}", n.address, n.accepted)).collect();
+            let expected = format!("{count} accepted BGP {} on {on}", plural(&count, "path"));
+            return Ok(Some((expected, format!("{accepted} ({})", each.join(", ")))));
+        }
+        Ok(None)
+    }
+
+    fn rib(&mut self, condition: &RibCondition) -> Result<Difference, StageError> {
+        let RibCondition { on, prefix, paths } = condition;
+        let rib = self.stage.rib(on, prefix.addr().is_ipv6())?;
+        let hops: Vec<String> =
+            rib.iter().filter(|path| path.prefix == *prefix).map(|path| path.next_hop.to_string()).collect();
+        let difference = || {
+            let expected = format!("{paths} BGP {} to {prefix} on {on}", plural(paths, "path"));
+            let others = || format!("none; {on} has {} paths to other prefixes", rib.len());
+            let seen = if hops.is_empty() { others() } else { format!("{} ({})", hops.len(), hops.join(", ")) };
+            (expected, seen)
+        };
+        Ok((!paths.holds(hops.len() as u64)).then(difference))
+    }
+
+    fn route(&mut self, condition: &RouteCondition) -> Result<Difference, StageError> {
+        let RouteCondition { on, to, next_hops } = condition;
+        let routes = self.stage.routes(on, to.addr().is_ipv6())?;
+        let route = routes.iter().find(|route| route.prefix == *to);
+        // A connected route has no gateway, yet it is a way.
+        let count = route.map_or(0, |route| route.next_hops.len().max(1));
+        let difference = || {
+            let expected = match next_hops.max {
+                Some(0) => format!("no route to {to} on {on}"),
+                _ => format!("a route to {to} with {next_hops} next {} on {on}", plural(next_hops, "hop")),
+            };
+            let seen = route.map_or_else(|| "no such route".to_owned(), |route| route.text.trim().to_owned());
+            (expected, seen)
+        };
+        Ok((!next_hops.holds(count as u64)).then(difference))
+    }
+
+    fn endpoints(&mut self, condition: &EndpointsCondition) -> Result<Difference, StageError> {
+        let EndpointsCondition { namespace, service, ready, total } = condition;
+        let endpoints = match self.stage.endpoints(namespace, service) {
+            Err(StageError::NotFound(_)) => Vec::new(),
+            other => other?,
+        };
+        let are_ready = endpoints.iter().filter(|endpoint| endpoint.ready).count() as u64;
+        let seen = || {
+            let each = endpoints
+                .iter()
+                .map(|e| format!("{} on {} {}", e.address, e.node, if e.ready { "ready" } else { "not ready" }));
+            let each: Vec<String> = each.collect();
+            let list = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
+            format!("{are_ready} ready of {}{list}", endpoints.len())
+        };
+        let of = format!("of service {namespace}/{service}");
+        if let Some(count) = ready.filter(|count| !count.holds(are_ready)) {
+            return Ok(Some((format!("{count} ready {} {of}", plural(&count, "endpoint")), seen())));
+        }
+        if let Some(count) = total.filter(|count| !count.holds(endpoints.len() as u64)) {
+            return Ok(Some((format!("{count} {} {of}", plural(&count, "endpoint")), seen())));
+        }
+        Ok(None)
+    }
+
+    fn virtual_server(&mut self, condition: &VirtualServerCondition) -> Result<Difference, StageError> {
+        let VirtualServerCondition { on, address, protocol, .. } = condition;
+        let protocol = protocol.as_str();
+        let what = format!("virtual server {protocol} {address} on {on}");
+        let servers = self.stage.virtual_servers(on)?;
+        // A service that is gone has no address, hence no virtual server.
+        let socket = match self.stage.resolve(address) {
+            Err(StageError::NotFound(_)) => None,
+            other => Some(other?),
+        };
+        let same = |protocol: &str, other: &str| protocol.eq_ignore_ascii_case(other);
+        let server = servers.iter().find(|server| Some(server.address) == socket && same(&server.protocol, protocol));
+        let Some(server) = server else {
+            let all: Vec<String> = servers.iter().map(|s| format!("{} {}", s.protocol, s.address)).collect();
+            let all = if all.is_empty() { "no virtual servers".to_owned() } else { all.join(", ") };
+            return Ok(condition.present.then_some((what, all)));
+        };
+        let seen = || {
+            let mut text = format!("{} {}", server.scheduler, if server.persistent { "persistent" } else { "" });
+            text = text.trim_end().to_owned();
+            let each: Vec<String> =
+                server.real_servers.iter().map(|real| format!("{} weight {}", real.address, real.weight)).collect();
+            let _ = write!(text, ", {} real servers: {}", each.len(), each.join(", "));
+            text.trim_end_matches([':', ' ']).to_owned()
+        };
+        let active = server.real_servers.iter().filter(|real| real.weight > 0).count() as u64;
+        let expected = if !condition.present {
+            format!("no {what}")
+        } else if let Some(count) = condition.real_servers.filter(|c| !c.holds(server.real_servers.len() as u64)) {
+            format!("{what} with {count} real {}", plural(&count, "server"))
+        } else if let Some(count) = condition.active.filter(|count| !count.holds(active)) {
+            format!("{what} with {count} real {} of weight above 0", plural(&count, "server"))
+        } else if let Some(scheduler) = condition.scheduler.as_ref().filter(|wanted| **wanted != server.scheduler) {
+            format!("{what} with scheduler {scheduler}")
+        } else if let Some(persistent) = condition.persistent.filter(|wanted| *wanted != server.persistent) {
+            format!("{what} {}", if persistent { "with persistence" } else { "without persistence" })
+        } else {
+            return Ok(None);
+        };
+        Ok(Some((expected, seen())))
+    }
+
+    fn notice(&mut self, condition: &NoticeCondition) -> Difference {
+        let standing = self.stage.notices();
+        let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
+        let matches = |line: &&NoticeLine| {
+            is(&condition.on, &line.host)
+                && is(&condition.subject, &line.subject)
+                && is(&condition.field, &line.field)
+                && condition.contains.as_ref().is_none_or(|part| line.reason.contains(part.as_str()))
+        };
+        let found: Vec<NoticeLine> = standing.iter().filter(matches).cloned().collect();
+        if condition.present != found.is_empty() {
+            return None;
+        }
+        let mut expected = if condition.present { "a notice".to_owned() } else { "no notice".to_owned() };
+        let parts = [("on", &condition.on), ("about", &condition.subject), ("in", &condition.field)];
+        for (word, part) in parts.iter().filter_map(|(word, part)| Some((word, part.as_ref()?))) {
+            let _ = write!(expected, " {word} {part}");
+        }
+        if let Some(part) = &condition.contains {
+            let _ = write!(expected, " that says \"{part}\"");
+        }
+        Some((expected, notices(if condition.present { &standing } else { &found })))
+    }
+}
+
+/// What a condition looks at.
+fn subject(condition: &Condition) -> String {
+    match condition {
+        Condition::Bgp(bgp) => format!("BGP on {}", bgp.on),
+        Condition::Rib(rib) => format!("BGP on {}", rib.on),
+        Condition::Route(route) => format!("the routes of {}", route.on),
+        Condition::Endpoints(of) => format!("service {}/{}", of.namespace, of.service),
+        Condition::VirtualServer(server) => format!("virtual server {} on {}", server.address, server.on),
+        Condition::Notice(_) | Condition::NoNotices => "notices".to_owned(),
+        Condition::InSync(host) => format!("the agent on {host}"),
+    }
+}
+
+fn notices(lines: &[NoticeLine]) -> String {
+    if lines.is_empty() {
+        return "no notices".to_owned();
+    }
+    let line = |n: &NoticeLine| format!("{}: {} {}: {}", n.host, n.subject, n.field, n.reason);
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The noun for a count.
+pub(super) fn plural(count: &Count, noun: &str) -> String {
+    if *count == Count::exactly(1) { noun.to_owned() } else { format!("{noun}s") }
+}

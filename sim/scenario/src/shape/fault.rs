@@ -1,0 +1,101 @@
+//! Faults.
+
+use schemars::JsonSchema;
+
+/// Something that goes wrong, or right again.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+pub(super) enum Fault {
+    /// The agent of a node dies without a word; the kernel keeps its state.
+    KillAgent(String),
+    /// The agent of a node starts.
+    StartAgent(String),
+    /// The agent of a node ends in order and starts again, as in an upgrade.
+    RestartAgent(String),
+    /// A host loses its link to a LAN.
+    Cut(Link),
+    /// The link is there again.
+    Heal(Link),
+    /// A host stops at once.
+    PowerOff(String),
+    /// A host boots.
+    PowerOn(String),
+    /// A node is cordoned and its pods are evicted.
+    Drain(String),
+    /// No new pods on a node.
+    Cordon(String),
+    /// New pods on a node again.
+    Uncordon(String),
+    /// The Node object is deleted.
+    DeleteNode(String),
+    /// Pods are deleted.
+    DeletePod(Pods),
+    /// Pods fail their readiness probe.
+    NotReady(Pods),
+    /// Pods pass their readiness probe again.
+    Ready(Pods),
+    /// A BGP session is reset.
+    FlapBgp(Session),
+    /// Calls into the kernel of a node fail.
+    Kernel(KernelFault),
+    /// Someone deletes our state from the kernel of a node behind the agent's back.
+    Tamper(Tamper),
+}
+
+/// The link of a host to a LAN.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Link {
+    /// Host.
+    host: String,
+    /// LAN.
+    lan: String,
+}
+
+/// Pods: all that match.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Pods {
+    /// Node they run on.
+    on: Option<String>,
+    /// Beginning of the name.
+    name: Option<String>,
+    /// At most this many, by name.
+    count: Option<u32>,
+    /// Namespace; default `default`.
+    namespace: Option<String>,
+}
+
+/// A BGP session.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Session {
+    /// Node or router on which it is reset.
+    on: String,
+    /// The peer: its address, or a host.
+    peer: String,
+}
+
+/// Failing calls into a kernel.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct KernelFault {
+    /// Node.
+    on: String,
+    /// Which calls: `sysctl`, `link`, `addr`, `filter`, `rule`, `route`, `ipvs`.
+    plane: String,
+    /// How: `interrupted` (EINTR in a dump), `lost` (ENOBUFS), `busy` (EBUSY).
+    fail: String,
+    /// How often; default 1.
+    times: Option<u32>,
+}
+
+/// State deleted by hand.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Tamper {
+    /// Node.
+    on: String,
+    /// Which state: `addresses`, `virtual-servers`, `routes`, `rules`, `links`, or the name of a plane.
+    delete: String,
+}

@@ -1,0 +1,501 @@
+//! The world as a stage: what a scenario can ask of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fairway_agent::Input;
+use fairway_bgp as bgp;
+use fairway_desired::{PlaneId, Protocol};
+use fairway_kernel::{Connect, Injected};
+use fairway_scenario::{
+    EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Origin, Plane,
+    PodPick, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+};
+use serde_json::Value;
+
+use crate::clients::{Order, Work};
+use crate::world::{Role, World};
+use crate::{HostIx, Time};
+
+impl Stage for World {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn features(&self) -> Vec<String> {
+        ["ipvs", "ipv6", "tunnel"].map(String::from).to_vec()
+    }
+
+    fn now(&self) -> Time {
+        self.queue.now()
+    }
+
+    fn advance(&mut self, limit: Time) -> Time {
+        if self.step(limit) {
+            // Everything that happens at the same instant belongs together.
+            let now = self.queue.now();
+            while self.queue.next_at() == Some(now) && self.step(now) {}
+        } else {
+            self.queue.skip_to(limit);
+        }
+        self.queue.now()
+    }
+
+    fn apply(&mut self, file: &str, yaml: &str) -> Result<Vec<String>, StageError> {
+        let now = self.queue.now();
+        let results = self.api.apply(now, yaml);
+        self.drain_api();
+        let mut lines = vec![];
+        let mut refused = vec![];
+        for result in results {
+            match result {
+                Ok(applied) => lines.push(applied.to_string()),
+                Err(error) => refused.push(format!("{file}: {error}")),
+            }
+        }
+        if lines.is_empty() && !refused.is_empty() {
+            return Err(StageError::Refused(refused.join("\n")));
+        }
+        for error in refused {
+            lines.push(format!("error: {error}"));
+            self.apply_errors.push(NoticeLine {
+                host: "kubectl".into(),
+                subject: file.into(),
+                field: String::new(),
+                reason: error,
+            });
+        }
+        Ok(lines)
+    }
+
+    fn delete(&mut self, kind: &str, namespace: &str, name: &str) -> Result<(), StageError> {
+        let now = self.queue.now();
+        let result = self.api.delete(now, kind, namespace, name);
+        self.drain_api();
+        result.map_err(refused)
+    }
+
+    fn scale(&mut self, namespace: &str, deployment: &str, replicas: u32) -> Result<(), StageError> {
+        let now = self.queue.now();
+        let result = self.api.scale(now, namespace, deployment, replicas);
+        self.drain_api();
+        result.map_err(refused)
+    }
+
+    fn patch(&mut self, kind: &str, namespace: &str, name: &str, merge: &Value) -> Result<(), StageError> {
+        let now = self.queue.now();
+        let result = self.api.patch_json(now, kind, namespace, name, merge.clone());
+        self.drain_api();
+        result.map_err(refused)
+    }
+
+    fn fault(&mut self, fault: &Fault) -> Result<String, StageError> {
+        let now = self.queue.now();
+        let said = match fault {
+            Fault::KillAgent(name) => {
+                let host = self.find_host(name)?;
+                if self.hosts[host].agent.is_none() {
+                    return Err(StageError::Refused(format!("no agent runs on {name}")));
+                }
+                self.kill_agent(host);
+                format!("agent of {name} killed")
+            }
+            Fault::StartAgent(name) => {
+                let host = self.find_host(name)?;
+                if self.hosts[host].config.is_none() {
+                    return Err(StageError::Refused(format!("{name} has no agent")));
+                }
+                self.start_agent(host);
+                format!("agent of {name} started")
+            }
+            Fault::RestartAgent(name) => {
+                let host = self.find_host(name)?;
+                if self.hosts[host].config.is_none() {
+                    return Err(StageError::Refused(format!("{name} has no agent")));
+                }
+                let generation = self.hosts[host].generation;
+                self.agent_input(host, generation, Input::Shutdown);
+                self.kill_agent(host);
+                self.start_agent(host);
+                format!("agent of {name} restarted")
+            }
+            Fault::Cut { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.cut(id, &link);
+                format!("{host} {link} cut from {lan}")
+            }
+            Fault::Heal { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.heal(id, &link);
+                format!("{host} {link} joined to {lan} again")
+            }
+            Fault::PowerOff(name) => {
+                let host = self.find_host(name)?;
+                self.power_off(host);
+                format!("{name} lost power")
+            }
+            Fault::PowerOn(name) => {
+                self.power_on(name)?;
+                format!("{name} boots")
+            }
+            Fault::Drain(name) => {
+                self.api.drain(now, name).map_err(refused)?;
+                format!("node/{name} drained")
+            }
+            Fault::Cordon(name) => {
+                self.api.cordon(now, name, true);
+                format!("node/{name} cordoned")
+            }
+            Fault::Uncordon(name) => {
+                self.api.cordon(now, name, false);
+                format!("node/{name} uncordoned")
+            }
+            Fault::DeleteNode(name) => {
+                self.api.delete_node(now, name);
+                format!("node/{name} deleted")
+            }
+            Fault::DeletePod(pick) => {
+                let pods = self.pick_pods(pick)?;
+                for (namespace, name) in &pods {
+                    self.api.delete(now, "Pod", namespace, name).map_err(refused)?;
+                }
+                format!("deleted {}", names(&pods))
+            }
+            Fault::NotReady(pick) | Fault::Ready(pick) => {
+                let ready = matches!(fault, Fault::Ready(_));
+                let pods = self.pick_pods(pick)?;
+                for (namespace, name) in &pods {
+                    self.api.pod_ready(now, namespace, name, ready);
+                }
+                format!("{} {}", names(&pods), if ready { "passes its probe again" } else { "fails its probe" })
+            }
+            Fault::FlapBgp { on, peer } => {
+                let host = self.find_host(on)?;
+                let generation = self.hosts[host].generation;
+                if self.hosts[host].agent.is_none() {
+                    return Err(StageError::Refused(format!("no agent runs on {on}")));
+                }
+                self.agent_input(host, generation, Input::Bgp(bgp::Input::ResetPeer(*peer)));
+                format!("{on} resets its session with {peer}")
+            }
+            Fault::Kernel { on, plane, fail, times } => {
+                let host = self.find_host(on)?;
+                let injected = match fail {
+                    KernelFail::Interrupted => Injected::Interrupted,
+                    KernelFail::Lost => Injected::Lost,
+                    KernelFail::Busy => Injected::Busy,
+                };
+                self.fabric.kernel_mut(self.hosts[host].id).inject(plane_id(*plane), injected, *times);
+                format!("{on}: the next {times} calls for {} fail ({})", plane.as_str(), fail.as_str())
+            }
+            Fault::Tamper { on, plane } => {
+                let host = self.find_host(on)?;
+                let deleted = self.tamper(host, *plane)?;
+                format!("{on}: deleted {deleted} entries of {}", plane.as_str())
+            }
+        };
+        self.drain_api();
+        Ok(said)
+    }
+
+    fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError> {
+        self.view_neighbors(host)
+    }
+
+    fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
+        self.view_rib(host, ipv6)
+    }
+
+    fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError> {
+        self.view_routes(host, ipv6)
+    }
+
+    fn virtual_servers(&mut self, host: &str) -> Result<Vec<VirtualServer>, StageError> {
+        self.view_virtual_servers(host)
+    }
+
+    fn show_virtual_servers(&mut self, host: &str) -> Result<String, StageError> {
+        let host = self.find_host(host)?;
+        Ok(self.fabric.kernel(self.hosts[host].id).show_virtual_servers())
+    }
+
+    fn resolve(&mut self, target: &Target) -> Result<SocketAddr, StageError> {
+        self.target(target)
+    }
+
+    fn endpoints(&mut self, namespace: &str, service: &str) -> Result<Vec<EndpointState>, StageError> {
+        let mut endpoints = vec![];
+        for slice in self.api.list("EndpointSlice") {
+            let of = slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str);
+            if of != Some(service) || slice.pointer("/metadata/namespace").and_then(Value::as_str) != Some(namespace) {
+                continue;
+            }
+            for endpoint in slice.pointer("/endpoints").and_then(Value::as_array).into_iter().flatten() {
+                let text = |path: &str| {
+                    endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string()
+                };
+                let Ok(address) = text("/addresses/0").parse() else { continue };
+                endpoints.push(EndpointState {
+                    pod: text("/targetRef/name"),
+                    node: text("/nodeName"),
+                    address,
+                    ready: endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true),
+                });
+            }
+        }
+        endpoints.sort_by(|a, b| a.address.cmp(&b.address));
+        Ok(endpoints)
+    }
+
+    fn notices(&mut self) -> Vec<NoticeLine> {
+        self.view_notices()
+    }
+
+    fn in_sync(&mut self, host: &str) -> Result<bool, StageError> {
+        let host = self.find_host(host)?;
+        Ok(self.hosts[host].agent.as_ref().is_some_and(fairway_agent::Agent::in_sync))
+    }
+
+    fn mconnect(&mut self, request: &MconnectRequest) -> Result<LoadResult, StageError> {
+        let timeout = request.timeout.unwrap_or(if request.keep {
+            Time::from_secs(3600)
+        } else {
+            Time::from_secs(2) + Time::from_millis(request.nconn.into())
+        });
+        let order = Order {
+            from: self.origin(&request.from)?,
+            to: self.target(&request.address)?,
+            udp: request.udp,
+            srccidr: request.srccidr,
+            work: Work::Run {
+                nconn: request.nconn,
+                max_concurrent: request.max_concurrent,
+                keep: request.keep,
+                timeout,
+            },
+        };
+        let client = self.start_client(order);
+        // The client's own deadline ends the run, so there always is a next event.
+        while !self.client_done(client) && self.step(Time::MAX) {}
+        Ok(self.end_client(client))
+    }
+
+    fn load_start(&mut self, request: &LoadRequest) -> Result<(), StageError> {
+        if self.clients.background.contains_key(&request.name) {
+            return Err(StageError::Refused(format!("load {} runs already", request.name)));
+        }
+        let order = Order {
+            from: self.origin(&request.from)?,
+            to: self.target(&request.address)?,
+            udp: request.udp,
+            srccidr: request.srccidr,
+            work: Work::Background { mode: request.mode, timeout: request.timeout },
+        };
+        let client = self.start_client(order);
+        self.clients.background.insert(request.name.clone(), client);
+        Ok(())
+    }
+
+    fn load_take(&mut self, name: &str) -> Result<LoadResult, StageError> {
+        let client = self.background(name)?;
+        Ok(self.take_client(client))
+    }
+
+    fn load_stop(&mut self, name: &str) -> Result<LoadResult, StageError> {
+        let client = self.background(name)?;
+        self.clients.background.remove(name);
+        Ok(self.end_client(client))
+    }
+
+    fn trace(&mut self, request: &TraceRequest) -> Result<TraceResult, StageError> {
+        let from = self.origin(&request.from)?;
+        let to = self.target(&request.to)?;
+        let connect = Connect {
+            from: self.hosts[from].id,
+            owner: "trace".into(),
+            src: None,
+            sport: None,
+            to: to.ip(),
+            port: to.port(),
+            protocol: match request.protocol {
+                fairway_scenario::Protocol::Tcp => Protocol::Tcp,
+                fairway_scenario::Protocol::Udp => Protocol::Udp,
+                fairway_scenario::Protocol::Sctp => Protocol::Sctp,
+            },
+        };
+        let trace = self.fabric.trace(self.queue.now(), &connect);
+        let through = trace.through().into_iter().map(|id| self.fabric.host_name(id).to_string()).collect();
+        Ok(TraceResult { text: trace.to_string(), delivered: trace.delivered(), through })
+    }
+
+    fn trace_hash(&self) -> Option<u64> {
+        Some(self.hash())
+    }
+}
+
+fn refused(error: impl std::fmt::Display) -> StageError {
+    StageError::Refused(error.to_string())
+}
+
+fn names(pods: &[(String, String)]) -> String {
+    pods.iter().map(|(_, name)| format!("pod/{name}")).collect::<Vec<_>>().join(", ")
+}
+
+fn plane_id(plane: Plane) -> PlaneId {
+    match plane {
+        Plane::Sysctl => PlaneId::Sysctl,
+        Plane::Link => PlaneId::Link,
+        Plane::Addr => PlaneId::Addr,
+        Plane::Filter => PlaneId::Filter,
+        Plane::Rule => PlaneId::Rule,
+        Plane::Route => PlaneId::Route,
+        Plane::Ipvs => PlaneId::Ipvs,
+    }
+}
+
+impl World {
+    fn background(&self, name: &str) -> Result<u64, StageError> {
+        self.clients.background.get(name).copied().ok_or_else(|| StageError::NotFound(format!("load {name}")))
+    }
+
+    fn link_of(&self, host: &str, lan: &str) -> Result<(fairway_kernel::HostId, String), StageError> {
+        let index = self.find_host(host)?;
+        let link = self.hosts[index].links.get(lan);
+        let link = link.ok_or_else(|| StageError::NotFound(format!("{host} is not on LAN {lan}")))?;
+        Ok((self.hosts[index].id, link.clone()))
+    }
+
+    /// Running pods that match, by name.
+    fn pick_pods(&self, pick: &PodPick) -> Result<Vec<(String, String)>, StageError> {
+        let mut found = vec![];
+        for (namespace, name, host) in self.pods.iter() {
+            let Role::Pod(node) = self.hosts[host].role else { continue };
+            let here = pick.on.as_ref().is_none_or(|on| *on == self.hosts[node].name);
+            let named = pick.name.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()));
+            if namespace == pick.namespace && here && named {
+                found.push((namespace.to_string(), name.to_string()));
+            }
+        }
+        found.truncate(pick.count.unwrap_or(usize::MAX));
+        if found.is_empty() {
+            return Err(StageError::NotFound(format!("a running pod that matches {pick:?}")));
+        }
+        Ok(found)
+    }
+
+    fn origin(&self, origin: &Origin) -> Result<HostIx, StageError> {
+        match origin {
+            Origin::Host(name) => self.find_host(name),
+            Origin::Pod { namespace, name, on, index } => {
+                let pick = PodPick {
+                    namespace: namespace.clone(),
+                    on: on.clone(),
+                    name: Some(name.clone()).filter(|n| !n.is_empty()),
+                    count: None,
+                };
+                let pods = self.pick_pods(&pick)?;
+                let (_, pod) = pods
+                    .get(*index)
+                    .ok_or_else(|| StageError::NotFound(format!("{origin}: only {} pods match", pods.len())))?;
+                self.find_host(pod)
+            }
+        }
+    }
+
+    fn target(&self, target: &Target) -> Result<SocketAddr, StageError> {
+        match target {
+            Target::Socket(address) => Ok(*address),
+            Target::Service { namespace, name, port, ipv6 } => {
+                let service = self.api.get("Service", namespace, name);
+                let service = service.ok_or_else(|| StageError::NotFound(format!("Service {namespace}/{name}")))?;
+                let ips = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
+                ips.into_iter()
+                    .flatten()
+                    .filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok())
+                    .find(|ip| ip.is_ipv6() == *ipv6)
+                    .map(|ip| (ip, *port).into())
+                    .ok_or_else(|| StageError::NotFound(format!("a cluster IP of that family: {target}")))
+            }
+            Target::Pod { namespace, name, port, ipv6 } => {
+                let origin =
+                    Origin::Pod { namespace: namespace.clone(), name: name.clone(), on: None, index: 0 };
+                let host = self.origin(&origin)?;
+                self.addresses_of(host)
+                    .into_iter()
+                    .find(|a| a.is_ipv6() == *ipv6 && !a.is_loopback())
+                    .map(|a| (a, *port).into())
+                    .ok_or_else(|| StageError::NotFound(format!("a pod address of that family: {target}")))
+            }
+        }
+    }
+
+    /// A host loses power: nothing of it is left, and nobody is told.
+    fn power_off(&mut self, host: HostIx) {
+        let now = self.queue.now();
+        self.tcp_power_off(host);
+        self.pods_power_off(host);
+        self.forget_agent(host);
+        self.hosts[host].alive = false;
+        self.fabric.remove_host(self.hosts[host].id);
+        if self.hosts[host].role == Role::Node {
+            let name = self.hosts[host].name.clone();
+            self.api.kubelet(now, &name, false);
+        }
+        self.hosts[host].notices.clear();
+    }
+
+    /// A host boots again, with empty kernel state and without the pods it had; the API server replaces those.
+    fn power_on(&mut self, name: &str) -> Result<(), StageError> {
+        let now = self.queue.now();
+        let old = *self.names.get(name).ok_or_else(|| StageError::NotFound(format!("host {name}")))?;
+        if self.hosts[old].alive {
+            return Err(StageError::Refused(format!("{name} has power")));
+        }
+        let topology = self.topology.clone();
+        let role = self.hosts[old].role;
+        let host = self.wire_host(&topology, name, role);
+        self.hosts[host].config = self.hosts[old].config.clone();
+        self.hosts[host].flag_notices = self.hosts[old].flag_notices.clone();
+        if role == Role::Node {
+            self.api.kubelet(now, name, true);
+            let lost: Vec<(String, String)> = self
+                .api
+                .list("Pod")
+                .filter(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(name))
+                .filter_map(|pod| {
+                    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).map(String::from);
+                    Some((text("/metadata/namespace")?, text("/metadata/name")?))
+                })
+                .collect();
+            for (namespace, pod) in lost {
+                self.api.pod_stopped(now, &namespace, &pod);
+            }
+        }
+        self.start_agent(host);
+        Ok(())
+    }
+
+    /// Somebody deletes our state behind the agent's back. Returns how many entries there were.
+    fn tamper(&mut self, host: HostIx, plane: Plane) -> Result<usize, StageError> {
+        use fairway_desired::{Addr, Backend, Fault as KernelFault, Filter, Ipvs, Link, Op, Plane as _, Route, Rule};
+        fn wipe<P: fairway_desired::Plane>(kernel: &mut impl Backend<P>) -> Result<usize, KernelFault> {
+            let table = kernel.observe()?;
+            let ops: Vec<Op<P>> = table.into_keys().rev().map(Op::Del).collect();
+            kernel.apply(&ops)?;
+            Ok(ops.len())
+        }
+        let id = self.hosts[host].id;
+        let kernel = self.fabric.kernel_mut(id);
+        let wiped = match plane_id(plane) {
+            Link::ID => wipe::<Link>(kernel),
+            Addr::ID => wipe::<Addr>(kernel),
+            Filter::ID => wipe::<Filter>(kernel),
+            Rule::ID => wipe::<Rule>(kernel),
+            Route::ID => wipe::<Route>(kernel),
+            Ipvs::ID => wipe::<Ipvs>(kernel),
+            PlaneId::Sysctl | PlaneId::Bgp => {
+                return Err(StageError::Unsupported(format!("deleting {} is not possible", plane.as_str())));
+            }
+        };
+        wiped.map_err(|fault| StageError::Refused(format!("the kernel refused: {fault:?}")))
+    }
+}

@@ -1,0 +1,375 @@
+//! The world's state, its events, and how an agent is driven.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairway_agent::{Agent, Input, Output};
+use fairway_api::{Api, WatcherId};
+use fairway_bgp as bgp;
+use fairway_desired::Protocol;
+use fairway_kernel::{Fabric, FlowId, HostId, LanId};
+use fairway_objects::{NodeConfig, Notice, NoticeChange};
+use fairway_scenario::Topology;
+
+use crate::clients::{Clients, LoadEvent};
+use crate::hash::TraceHash;
+use crate::pods::Pods;
+use crate::queue::{Queue, Ticket};
+use crate::tcp::Connections;
+use crate::{DAEMON, HostIx, Time};
+
+/// How long a kernel request takes until its answer is handled, in microseconds; drawn from the seed.
+const KERNEL_LATENCY_US: (u32, u32) = (50, 500);
+
+/// What a host is in the topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A node of the cluster: an agent that watches the API server, and a kubelet.
+    Node,
+    /// A router: an agent without Kubernetes.
+    Router,
+    /// A host that only loads.
+    Tester,
+    /// The network namespace of a pod, on this node.
+    Pod(HostIx),
+}
+
+/// One host of the world.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) id: HostId,
+    pub(crate) role: Role,
+    /// False once it lost power.
+    pub(crate) alive: bool,
+    /// Configuration of its agent; `None` on testers and in pods.
+    pub(crate) config: Option<NodeConfig>,
+    pub(crate) agent: Option<Agent>,
+    /// Counts agent starts; input for an earlier process is dropped.
+    pub(crate) generation: u32,
+    pub(crate) watcher: Option<WatcherId>,
+    /// Notices about its flags, which stand as long as the world does.
+    pub(crate) flag_notices: Vec<Notice>,
+    pub(crate) notices: BTreeSet<Notice>,
+    pub(crate) accepted: u64,
+    tick: Option<Ticket>,
+    /// Name of its interface on each LAN.
+    pub(crate) links: BTreeMap<String, String>,
+}
+
+impl Host {
+    pub(crate) fn new(name: &str, id: HostId, role: Role) -> Self {
+        Host {
+            name: name.into(),
+            id,
+            role,
+            alive: true,
+            config: None,
+            agent: None,
+            generation: 0,
+            watcher: None,
+            flag_notices: vec![],
+            notices: BTreeSet::new(),
+            accepted: 0,
+            tick: None,
+            links: BTreeMap::new(),
+        }
+    }
+}
+
+/// What can happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Input reaches an agent.
+    Agent { host: HostIx, generation: u32, input: Box<Input> },
+    /// An agent's deadline.
+    Tick { host: HostIx, generation: u32 },
+    /// The API server's deadline.
+    Api,
+    /// A SYN is sent (again).
+    Syn { tcp: u64, attempt: usize },
+    /// A segment arrives.
+    Segment { tcp: u64, direction: usize },
+    /// A FIN or RST arrives.
+    Fin { tcp: u64, direction: usize },
+    /// A lost segment is sent again.
+    Retransmit { tcp: u64, direction: usize },
+    /// A pod's process runs.
+    PodStarted { namespace: String, pod: String },
+    /// A pod's process ended.
+    PodStopped { namespace: String, pod: String },
+    /// A load client goes on.
+    Load(LoadEvent),
+}
+
+/// A cluster in memory, with its routers and testers, in virtual time.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) queue: Queue<Event>,
+    pub(crate) fabric: Fabric,
+    pub(crate) api: Api,
+    api_tick: Option<Ticket>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) names: BTreeMap<String, HostIx>,
+    by_id: BTreeMap<HostId, HostIx>,
+    watchers: BTreeMap<WatcherId, HostIx>,
+    pub(crate) tcp: Connections,
+    pub(crate) flows: BTreeMap<FlowId, u64>,
+    pub(crate) pods: Pods,
+    pub(crate) clients: Clients,
+    pub(crate) rng: oorandom::Rand64,
+    pub(crate) hash: TraceHash,
+    pub(crate) lans: BTreeMap<String, LanId>,
+    /// As it was at the start; a host that boots again finds its place in it.
+    pub(crate) topology: Topology,
+    /// Documents that the API server could not read; they stand as notices.
+    pub(crate) apply_errors: Vec<fairway_scenario::NoticeLine>,
+}
+
+impl World {
+    pub(crate) fn empty(api: Api, seed: u64) -> Self {
+        let mut rng = oorandom::Rand64::new(u128::from(seed));
+        World {
+            queue: Queue::new(),
+            fabric: Fabric::new(rng.rand_u64()),
+            api,
+            api_tick: None,
+            hosts: vec![],
+            names: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            tcp: Connections::default(),
+            flows: BTreeMap::new(),
+            pods: Pods::default(),
+            clients: Clients::default(),
+            rng,
+            hash: TraceHash::new(),
+            lans: BTreeMap::new(),
+            topology: Topology::default(),
+            apply_errors: vec![],
+        }
+    }
+
+    /// Virtual time since the start.
+    pub fn now(&self) -> Time {
+        self.queue.now()
+    }
+
+    /// The hash over everything that happened so far. The same seed and the same steps give the same hash.
+    pub fn hash(&self) -> u64 {
+        self.hash.value()
+    }
+
+    /// Every object of the API server, as JSON.
+    pub fn objects(&self) -> Vec<serde_json::Value> {
+        ["Service", "EndpointSlice", "Pod", "Node"].iter().flat_map(|kind| self.api.list(kind)).cloned().collect()
+    }
+
+    pub(crate) fn add_host(&mut self, name: &str, role: Role) -> HostIx {
+        let id = self.fabric.add_host(name);
+        let index = self.hosts.len();
+        self.hosts.push(Host::new(name, id, role));
+        self.names.insert(name.into(), index);
+        self.by_id.insert(id, index);
+        index
+    }
+
+    pub(crate) fn host_by_id(&self, id: HostId) -> Option<HostIx> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A delay drawn from the seed.
+    pub(crate) fn draw(&mut self, range: (Time, Time)) -> Time {
+        let nanos = |t: Time| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX);
+        let (low, high) = (nanos(range.0), nanos(range.1));
+        if high <= low { range.0 } else { Time::from_nanos(self.rng.rand_range(low..high + 1)) }
+    }
+
+    /// Handles the next event, if there is one not after `limit`. Returns whether there was.
+    pub(crate) fn step(&mut self, limit: Time) -> bool {
+        let Some(event) = self.queue.pop(limit) else { return false };
+        let now = self.queue.now();
+        match event {
+            Event::Agent { host, generation, input } => {
+                self.hash.event(now, 1, host as u64, generation.into());
+                self.agent_input(host, generation, *input);
+            }
+            Event::Tick { host, generation } => {
+                self.hash.event(now, 2, host as u64, generation.into());
+                self.hosts[host].tick = None;
+                self.agent_input(host, generation, Input::Tick);
+            }
+            Event::Api => {
+                self.hash.event(now, 3, 0, 0);
+                self.api_tick = None;
+                self.api.handle(now);
+                self.drain_api();
+            }
+            Event::Syn { tcp, attempt } => self.tcp_syn(tcp, attempt),
+            Event::Segment { tcp, direction } => {
+                self.hash.event(now, 4, tcp, direction as u64);
+                self.tcp_segment(tcp, direction);
+            }
+            Event::Fin { tcp, direction } => {
+                self.hash.event(now, 5, tcp, direction as u64);
+                self.tcp_fin(tcp, direction);
+            }
+            Event::Retransmit { tcp, direction } => self.tcp_retransmit(tcp, direction),
+            Event::PodStarted { namespace, pod } => {
+                self.hash.event(now, 6, 0, 0);
+                self.pod_started(&namespace, &pod);
+            }
+            Event::PodStopped { namespace, pod } => {
+                self.hash.event(now, 7, 0, 0);
+                self.pod_stopped(&namespace, &pod);
+            }
+            Event::Load(event) => self.load_event(event),
+        }
+        true
+    }
+
+    /// Starts the daemon of a host: a new process that knows nothing and finds what its predecessor left.
+    pub(crate) fn start_agent(&mut self, host: HostIx) {
+        let Some(config) = self.hosts[host].config.clone() else { return };
+        if self.hosts[host].agent.is_some() || !self.hosts[host].alive {
+            return;
+        }
+        let seed = self.rng.rand_u64();
+        let now = self.queue.now();
+        let state = &mut self.hosts[host];
+        state.generation += 1;
+        state.agent = Some(Agent::new(config, seed));
+        state.notices = state.flag_notices.iter().cloned().collect();
+        if state.role == Role::Node {
+            let name = state.name.clone();
+            let watcher = self.api.watch(now, &name);
+            state.watcher = Some(watcher);
+            self.watchers.insert(watcher, host);
+        }
+        let generation = self.hosts[host].generation;
+        self.agent_input(host, generation, Input::Tick);
+        self.drain_api();
+    }
+
+    /// Kills the daemon of a host (SIGKILL). What it programmed stays in the kernel.
+    pub(crate) fn kill_agent(&mut self, host: HostIx) {
+        if self.hosts[host].agent.is_none() {
+            return;
+        }
+        self.tcp_process_died(host);
+        self.forget_agent(host);
+    }
+
+    /// The process is gone, however that came.
+    pub(crate) fn forget_agent(&mut self, host: HostIx) {
+        let state = &mut self.hosts[host];
+        state.agent = None;
+        if let Some(ticket) = state.tick.take() {
+            self.queue.cancel(ticket);
+        }
+        if let Some(watcher) = state.watcher.take() {
+            self.watchers.remove(&watcher);
+            self.api.unwatch(watcher);
+        }
+    }
+
+    /// Schedules input for the agent that runs now.
+    pub(crate) fn to_agent(&mut self, host: HostIx, delay: Time, input: Input) {
+        let generation = self.hosts[host].generation;
+        self.to_agent_of(host, generation, delay, input);
+    }
+
+    /// Schedules input for one particular process.
+    pub(crate) fn to_agent_of(&mut self, host: HostIx, generation: u32, delay: Time, input: Input) {
+        self.queue.after(delay, Event::Agent { host, generation, input: Box::new(input) });
+    }
+
+    /// Gives input to an agent and does what it then wants.
+    pub(crate) fn agent_input(&mut self, host: HostIx, generation: u32, input: Input) {
+        if self.hosts[host].generation != generation {
+            return;
+        }
+        let now = self.queue.now();
+        if let Some(agent) = &mut self.hosts[host].agent {
+            agent.handle(now, input);
+            self.drain_agent(host);
+        }
+    }
+
+    fn drain_agent(&mut self, host: HostIx) {
+        let now = self.queue.now();
+        while let Some(output) = self.hosts[host].agent.as_mut().and_then(Agent::poll) {
+            match output {
+                Output::Observe(_) | Output::Apply(_) => {
+                    let kernel = self.fabric.kernel_mut(self.hosts[host].id);
+                    if let Some(answer) = fairway_agent::serve(output, kernel) {
+                        let (low, high) = KERNEL_LATENCY_US;
+                        let delay =
+                            self.draw((Time::from_micros(low.into()), Time::from_micros(high.into())));
+                        self.to_agent(host, delay, answer);
+                    }
+                }
+                Output::Bgp(output) => self.bgp_output(host, output),
+                Output::Notice(NoticeChange::Raised(notice)) => {
+                    self.hosts[host].notices.insert(notice);
+                }
+                Output::Notice(NoticeChange::Cleared(notice)) => {
+                    self.hosts[host].notices.remove(&notice);
+                }
+            }
+        }
+        let state = &mut self.hosts[host];
+        if let Some(ticket) = state.tick.take() {
+            self.queue.cancel(ticket);
+        }
+        let deadline = state.agent.as_ref().and_then(Agent::deadline);
+        if let Some(at) = deadline {
+            // An agent that asks for the present again and again must not stop time.
+            let at = at.max(now + Time::from_micros(1));
+            state.tick = Some(self.queue.at(at, Event::Tick { host, generation: state.generation }));
+        }
+    }
+
+    fn bgp_output(&mut self, host: HostIx, output: bgp::Output) {
+        match output {
+            bgp::Output::Listen { port } => {
+                let id = self.hosts[host].id;
+                // A port in use cannot happen: nothing else of the world listens on a host's BGP port.
+                let listening = self.fabric.listen(id, Protocol::Tcp, None, port, DAEMON);
+                debug_assert!(listening.is_ok(), "{listening:?}");
+            }
+            bgp::Output::Connect { conn, local, remote, .. } => self.tcp_dial(host, conn, local, remote),
+            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
+            bgp::Output::Close { conn } => self.tcp_close(host, conn),
+            bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
+        }
+    }
+
+    /// Does what the API server wants, and keeps its deadline in the queue.
+    pub(crate) fn drain_api(&mut self) {
+        while let Some(output) = self.api.poll() {
+            match output {
+                fairway_api::Output::Deliver { watcher, deltas } => {
+                    let Some(&host) = self.watchers.get(&watcher) else { continue };
+                    let now = self.queue.now();
+                    if let Some(agent) = &mut self.hosts[host].agent {
+                        self.hash.event(now, 8, host as u64, deltas.len() as u64);
+                        for delta in deltas {
+                            agent.handle(now, Input::Delta(delta));
+                        }
+                        self.drain_agent(host);
+                    }
+                }
+                fairway_api::Output::StartPod(start) => self.start_pod(start),
+                fairway_api::Output::StopPod { namespace, name, node, grace } => {
+                    self.stop_pod(&namespace, &name, &node, grace);
+                }
+            }
+        }
+        if let Some(ticket) = self.api_tick.take() {
+            self.queue.cancel(ticket);
+        }
+        if let Some(at) = self.api.deadline() {
+            self.api_tick = Some(self.queue.at(at, Event::Api));
+        }
+    }
+}

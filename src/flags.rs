@@ -1,0 +1,460 @@
+//! kube-router's command line, read into a [`NodeConfig`].
+//!
+//! Names, types, defaults and value syntax are kube-router's (pflag: `--x`, `--x=false`, repeated and comma
+//! separated lists). The table [`FLAGS`] says for each flag what it does here. A flag whose feature is not built
+//! yet is refused by name when it asks for that feature, so that nobody believes in something that is not there.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use fairway_objects::{BgpPeer, NodeConfig, Notice, RouterIdSource, Subject};
+use ipnet::IpNet;
+
+/// Why a list of flags cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FlagError {
+    /// Which element of the list is wrong; `None` where only their combination is.
+    pub(crate) index: Option<usize>,
+    /// One clear sentence.
+    pub(crate) message: String,
+}
+
+/// Syntax of a flag's value.
+#[derive(Clone, Copy)]
+enum Syntax {
+    Bool,
+    Text,
+    Number(u64, u64),
+    Asn,
+    ClusterAsn,
+    Asns,
+    Ips,
+    Cidrs,
+    Texts,
+    Seconds,
+    RouterId,
+}
+
+/// What a flag does in this version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It works.
+    Works,
+    /// The feature is not built yet: only this value is accepted. With another default, a notice says so.
+    Only(&'static str),
+    /// It is about the daemon's process (files, ports, logs); a simulated node has none.
+    Process,
+    /// An older kube-router had it; it never has an effect.
+    Gone,
+}
+
+use Effect::{Gone, Only, Process, Works};
+
+/// name, syntax, kube-router's default, effect
+type Flag = (&'static str, Syntax, &'static str, Effect);
+
+const FLAGS: &[Flag] = &[
+    ("advertise-cluster-ip", Syntax::Bool, "false", Works),
+    ("advertise-external-ip", Syntax::Bool, "false", Works),
+    ("advertise-loadbalancer-ip", Syntax::Bool, "false", Works),
+    ("advertise-pod-cidr", Syntax::Bool, "true", Works),
+    ("auto-mtu", Syntax::Bool, "true", Process),
+    ("bfd-desired-min-tx-interval", Syntax::Number(1, 4_294_967), "1000", Process),
+    ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Process),
+    ("bfd-port", Syntax::Number(1, 65535), "3784", Process),
+    ("bfd-required-min-rx-interval", Syntax::Number(1, 4_294_967), "1000", Process),
+    ("bgp-graceful-restart", Syntax::Bool, "false", Only("false")),
+    ("bgp-graceful-restart-deferral-time", Syntax::Seconds, "6m0s", Process),
+    ("bgp-graceful-restart-time", Syntax::Seconds, "1m30s", Process),
+    ("bgp-holdtime", Syntax::Seconds, "1m30s", Works),
+    ("bgp-port", Syntax::Number(1, 65535), "179", Works),
+    ("cache-sync-timeout", Syntax::Seconds, "1m0s", Process),
+    ("cluster-asn", Syntax::ClusterAsn, "0", Works),
+    ("cluster-cidr", Syntax::Text, "", Gone),
+    ("disable-source-dest-check", Syntax::Bool, "true", Process),
+    ("enable-bfd", Syntax::Bool, "false", Only("false")),
+    ("enable-cni", Syntax::Bool, "true", Process),
+    ("enable-ibgp", Syntax::Bool, "true", Works),
+    ("enable-ipv4", Syntax::Bool, "true", Works),
+    ("enable-ipv6", Syntax::Bool, "false", Works),
+    ("enable-overlay", Syntax::Bool, "true", Only("false")),
+    ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
+    ("enable-pprof", Syntax::Bool, "false", Process),
+    ("excluded-cidrs", Syntax::Cidrs, "", Works),
+    ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Process),
+    ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Process),
+    ("hairpin-mode", Syntax::Bool, "false", Works),
+    ("health-addr", Syntax::Text, "", Process),
+    ("health-port", Syntax::Number(0, 65535), "20244", Process),
+    ("hostname-override", Syntax::Text, "", Process),
+    ("injected-routes-sync-period", Syntax::Seconds, "1m0s", Process),
+    ("iptables-sync-period", Syntax::Seconds, "5m0s", Process),
+    ("ipvs-graceful-period", Syntax::Seconds, "30s", Process),
+    ("ipvs-graceful-termination", Syntax::Bool, "false", Only("false")),
+    ("ipvs-permit-all", Syntax::Bool, "true", Works),
+    ("ipvs-sync-period", Syntax::Seconds, "5m0s", Process),
+    ("kubeconfig", Syntax::Text, "", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
+    ("loadbalancer-sync-period", Syntax::Seconds, "1m0s", Process),
+    ("masquerade-all", Syntax::Bool, "false", Works),
+    ("master", Syntax::Text, "", Process),
+    ("metrics-addr", Syntax::Text, "", Process),
+    ("metrics-path", Syntax::Text, "/metrics", Process),
+    ("metrics-port", Syntax::Number(0, 65535), "0", Process),
+    ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
+    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
+    ("nodes-full-mesh", Syntax::Bool, "true", Works),
+    ("overlay-encap", Syntax::Text, "ipip", Process),
+    ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
+    ("overlay-type", Syntax::Text, "subnet", Process),
+    ("override-nexthop", Syntax::Bool, "false", Works),
+    ("peer-router-asns", Syntax::Asns, "", Works),
+    ("peer-router-ips", Syntax::Ips, "", Works),
+    ("peer-router-multihop-ttl", Syntax::Number(0, 255), "0", Works),
+    ("peer-router-passwords", Syntax::Texts, "", Only("")),
+    ("peer-router-passwords-file", Syntax::Text, "", Only("")),
+    ("peer-router-ports", Syntax::Texts, "", Works),
+    ("router-id", Syntax::RouterId, "", Works),
+    ("routes-sync-period", Syntax::Seconds, "5m0s", Process),
+    ("run-firewall", Syntax::Bool, "true", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-router", Syntax::Bool, "true", Works),
+    ("run-service-proxy", Syntax::Bool, "true", Works),
+    ("runtime-endpoint", Syntax::Text, "", Process),
+    ("service-cluster-ip-range", Syntax::Cidrs, "10.96.0.0/12", Works),
+    ("service-external-ip-range", Syntax::Cidrs, "", Works),
+    ("service-node-port-range", Syntax::Text, "30000-32767", Process),
+    ("service-tcp-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("service-udp-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("strict-external-ip-validation", Syntax::Bool, "true", Works),
+    ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
+    ("v", Syntax::Text, "0", Process),
+];
+
+const TRUE: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];
+const FALSE: [&str; 6] = ["0", "f", "F", "FALSE", "false", "False"];
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let duration = fairway_mconnect::parse_duration(text)
+        .map_err(|_| "a Go duration is needed, for example 90s or 1m30s".to_string())?;
+    if duration.subsec_nanos() != 0 {
+        return Err("whole seconds are needed, for example 90s or 1m30s".into());
+    }
+    Ok(duration.as_secs())
+}
+
+fn asn(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0 | 23456 | 64000..=64511 | 65535..=131_071 | u32::MAX) => {
+            Err("this number is reserved; use 1-23455, 23457-63999, 64512-65534 or 131072-4294967294".into())
+        }
+        Ok(asn) => Ok(asn),
+        Err(_) => Err("an autonomous system number is needed, for example 65001".into()),
+    }
+}
+
+fn cluster_asn(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(n @ (0 | 64512..=65535 | 4_200_000_000..=4_294_967_294)) => Ok(n),
+        _ => Err("a private number is needed: 64512-65535 or 4200000000-4294967294 (0 stands for 64512)".into()),
+    }
+}
+
+fn router_id(text: &str) -> Result<RouterIdSource, String> {
+    match text {
+        "" => Ok(RouterIdSource::PrimaryIpv4),
+        "generate" => Ok(RouterIdSource::Generate),
+        other => other
+            .parse::<Ipv4Addr>()
+            .map(RouterIdSource::Fixed)
+            .map_err(|_| "an IPv4 address or `generate` is needed".into()),
+    }
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "an IP address is needed, for example 192.168.1.201".into())
+}
+
+fn cidr(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>().map(|n| n.trunc()).map_err(|_| "a CIDR is needed, for example 10.0.0.0/24".into())
+}
+
+/// The parser of one flag. Lists may be empty (`--x=`), repeated and comma separated.
+fn arg(&(name, syntax, default, _): &Flag) -> Arg {
+    let one = Arg::new(name).long(name).action(ArgAction::Set).num_args(1).overrides_with(name);
+    let one = if name == "v" { one.short('v') } else { one };
+    let list = || Arg::new(name).long(name).action(ArgAction::Append).num_args(1).value_delimiter(',');
+    match syntax {
+        Syntax::Bool => one
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value(default)
+            .value_parser(PossibleValuesParser::new(TRUE.iter().chain(&FALSE)).map(|v| TRUE.contains(&&*v))),
+        Syntax::Text => one.default_value(default),
+        Syntax::Number(min, max) => {
+            one.default_value(default).value_parser(clap::value_parser!(u64).range(min..=max))
+        }
+        Syntax::Asn => one.value_parser(asn),
+        Syntax::ClusterAsn => one.default_value(default).value_parser(cluster_asn),
+        Syntax::Seconds => one.default_value(default).value_parser(seconds),
+        Syntax::RouterId => one.default_value(default).value_parser(router_id),
+        Syntax::Asns => list().value_parser(asn),
+        Syntax::Ips => list().value_parser(ip),
+        Syntax::Cidrs => list().value_parser(cidr),
+        Syntax::Texts => list(),
+    }
+}
+
+fn command() -> Command {
+    Command::new("fairway")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args(FLAGS.iter().map(arg))
+}
+
+/// clap's message without its decoration: one line, the cause first.
+fn clean(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines().filter(|l| !l.trim().is_empty());
+    let mut message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_string();
+    for line in lines {
+        let line = line.trim();
+        if line.starts_with("tip:") || line.starts_with('[') {
+            message.push_str("; ");
+            message.push_str(line.trim_start_matches("tip: "));
+        }
+    }
+    message
+}
+
+fn list<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Vec<T> {
+    matches.get_many::<T>(name).map(|values| values.cloned().collect()).unwrap_or_default()
+}
+
+fn one<T: Clone + Default + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> T {
+    matches.get_one::<T>(name).cloned().unwrap_or_default()
+}
+
+/// Reads kube-router flags for the node `node_name`.
+///
+/// # Errors
+/// Every flag that is wrong by itself, each with its place in the list; else what is wrong in their combination.
+pub(crate) fn parse(node_name: &str, flags: &[String]) -> Result<(NodeConfig, Vec<Notice>), Vec<FlagError>> {
+    let mut errors = vec![];
+    for (index, flag) in flags.iter().enumerate() {
+        if !flag.starts_with('-') {
+            errors.push(FlagError {
+                index: Some(index),
+                message: format!("`{flag}` is not a flag; a flag's value is written with `=`, as in --run-router=true"),
+            });
+            continue;
+        }
+        match command().try_get_matches_from([flag]) {
+            Ok(matches) => errors.extend(
+                unbuilt(&matches).into_iter().map(|message| FlagError { index: Some(index), message }),
+            ),
+            Err(error) => errors.push(FlagError { index: Some(index), message: clean(&error) }),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let together = |message: String| vec![FlagError { index: None, message }];
+    let matches = command().try_get_matches_from(flags).map_err(|e| together(clean(&e)))?;
+    let config = config(node_name, &matches).map_err(together)?;
+    Ok((config, notices(&matches)))
+}
+
+/// Flags on this command line that ask for a feature that is not built.
+fn unbuilt(matches: &ArgMatches) -> Vec<String> {
+    let mut errors = vec![];
+    for &(name, syntax, _, effect) in FLAGS {
+        let Only(accepted) = effect else { continue };
+        if matches.value_source(name) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let asks = match syntax {
+            Syntax::Bool => one::<bool>(matches, name) != (accepted == "true"),
+            Syntax::Seconds => one::<u64>(matches, name) != 0,
+            Syntax::Texts => list::<String>(matches, name).iter().any(|v| !v.is_empty()),
+            _ => one::<String>(matches, name) != accepted,
+        };
+        if asks {
+            errors.push(format!("--{name} is not built yet; only --{name}={accepted} is accepted"));
+        }
+    }
+    errors
+}
+
+/// What an operator of kube-router should know about the flags in effect.
+fn notices(matches: &ArgMatches) -> Vec<Notice> {
+    let notice =
+        |name: &str, reason: String| Notice { subject: Subject::Flag(name.into()), field: String::new(), reason };
+    let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    FLAGS
+        .iter()
+        .filter_map(|&(name, _, default, effect)| match effect {
+            Only(accepted) if default != accepted && !given(name) => Some(notice(
+                name,
+                format!("not built yet: kube-router's default is {default}, in effect is {accepted}"),
+            )),
+            Gone if given(name) => Some(notice(name, "current kube-router has no such flag; it has no effect".into())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn config(node_name: &str, m: &ArgMatches) -> Result<NodeConfig, String> {
+    let hold = one::<u64>(m, "bgp-holdtime");
+    let bgp_hold_s = u16::try_from(hold)
+        .ok()
+        .filter(|s| *s >= 3)
+        .ok_or("--bgp-holdtime must be between 3s and 18h12m15s (65535s)")?;
+    let ips: Vec<IpAddr> = list(m, "peer-router-ips");
+    let asns: Vec<u32> = list(m, "peer-router-asns");
+    let ports: Vec<String> = list::<String>(m, "peer-router-ports").into_iter().filter(|p| !p.is_empty()).collect();
+    if ips.len() != asns.len() {
+        return Err(format!(
+            "--peer-router-ips has {} entries and --peer-router-asns has {}; each peer needs one of both",
+            ips.len(),
+            asns.len()
+        ));
+    }
+    if !ports.is_empty() && ports.len() != ips.len() {
+        return Err(format!(
+            "--peer-router-ports has {} entries for {} peers; give none or one for each",
+            ports.len(),
+            ips.len()
+        ));
+    }
+    let mut peers = vec![];
+    for (i, (address, asn)) in ips.into_iter().zip(asns).enumerate() {
+        let port = match ports.get(i) {
+            None => 179,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|p: &u16| *p != 0)
+                .ok_or_else(|| format!("--peer-router-ports: `{text}` is not a port (1-65535)"))?,
+        };
+        peers.push(BgpPeer { address, asn, port, password: None, local: None });
+    }
+    let run_router = one(m, "run-router");
+    let run_service_proxy = one(m, "run-service-proxy");
+    if !run_router && !run_service_proxy {
+        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    }
+    let default = NodeConfig::new(node_name);
+    let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
+    let small = |name| u16::try_from(one::<u64>(m, name)).unwrap_or_default();
+    Ok(NodeConfig {
+        run_router,
+        run_service_proxy,
+        enable_ipv4: one(m, "enable-ipv4"),
+        enable_ipv6: one(m, "enable-ipv6"),
+        enable_ibgp: one(m, "enable-ibgp"),
+        nodes_full_mesh: one(m, "nodes-full-mesh"),
+        advertise_cluster_ip: one(m, "advertise-cluster-ip"),
+        advertise_external_ip: one(m, "advertise-external-ip"),
+        advertise_load_balancer_ip: one(m, "advertise-loadbalancer-ip"),
+        advertise_pod_cidr: one(m, "advertise-pod-cidr"),
+        cluster_asn: Some(one::<u32>(m, "cluster-asn")).filter(|n| *n != 0),
+        peers,
+        bgp_port: small("bgp-port"),
+        bgp_hold_s,
+        router_id: m.get_one("router-id").copied().unwrap_or(default.router_id),
+        override_next_hop: one(m, "override-nexthop"),
+        multihop_ttl: u8::try_from(small("peer-router-multihop-ttl")).unwrap_or_default(),
+        hairpin_mode: one(m, "hairpin-mode"),
+        masquerade_all: one(m, "masquerade-all"),
+        ipvs_permit_all: one(m, "ipvs-permit-all"),
+        excluded_cidrs: list(m, "excluded-cidrs"),
+        service_cluster_ip_range: if cluster_range.is_empty() {
+            default.service_cluster_ip_range.clone()
+        } else {
+            cluster_range
+        },
+        service_external_ip_range: list(m, "service-external-ip-range"),
+        load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
+        strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        ..default
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    fn errors(text: &str) -> Vec<(Option<usize>, String)> {
+        parse("vm-001", &flags(text)).expect_err("is refused").into_iter().map(|e| (e.index, e.message)).collect()
+    }
+
+    #[test]
+    fn the_seed_scenarios_flags_are_understood() {
+        let (config, notices) = parse(
+            "vm-001",
+            &flags(
+                "--run-router --run-service-proxy --run-firewall=false --enable-overlay=false \
+                 --enable-pod-egress=false --advertise-pod-cidr=false --advertise-cluster-ip --advertise-external-ip \
+                 --advertise-loadbalancer-ip --peer-router-ips=192.168.1.201,192.168.1.202 \
+                 --peer-router-asns=65002,65002 --cluster-asn=65001 --service-external-ip-range=10.0.0.0/24",
+            ),
+        )
+        .expect("valid");
+        assert_eq!(notices, []);
+        assert!(config.run_router && config.advertise_cluster_ip && !config.advertise_pod_cidr);
+        assert_eq!(config.cluster_asn, Some(65001));
+        assert_eq!(config.peers.iter().map(|p| (p.address.to_string(), p.asn, p.port)).collect::<Vec<_>>(), [
+            ("192.168.1.201".to_string(), 65002, 179),
+            ("192.168.1.202".to_string(), 65002, 179)
+        ]);
+    }
+
+    #[test]
+    fn a_wrong_flag_is_named_with_its_place() {
+        let e = errors("--run-router --advertise-cluster-ipp");
+        assert_eq!(e.len(), 1);
+        assert_eq!(e[0].0, Some(1));
+        assert!(e[0].1.contains("--advertise-cluster-ip"), "{}", e[0].1);
+        assert_eq!(errors("--run-router=maybe")[0].0, Some(0));
+        assert!(errors("--bgp-holdtime=90")[0].1.contains("Go duration"));
+        assert!(errors("--peer-router-asns=64000")[0].1.contains("reserved"));
+        assert!(errors("false")[0].1.contains("not a flag"));
+    }
+
+    #[test]
+    fn a_feature_that_is_not_built_is_refused_and_a_default_that_differs_is_said() {
+        assert!(errors("--enable-overlay")[0].1.contains("not built yet"));
+        let (_, notices) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
+    }
+
+    #[test]
+    fn lists_must_fit_each_other() {
+        let e = errors("--peer-router-ips=192.168.1.201 --peer-router-asns=65002,65002");
+        assert_eq!(e[0].0, None);
+        assert!(e[0].1.contains("1 entries") && e[0].1.contains("has 2"), "{}", e[0].1);
+    }
+
+    #[test]
+    fn repeated_lists_add_up_and_a_repeated_switch_counts_last() {
+        let (config, _) = parse(
+            "n",
+            &flags("--excluded-cidrs=10.1.0.0/16 --excluded-cidrs=10.2.0.0/16,10.3.0.0/16 --run-router --run-router=false"),
+        )
+        .expect("valid");
+        assert_eq!(config.excluded_cidrs.len(), 3);
+        assert!(!config.run_router);
+    }
+}

@@ -1,0 +1,242 @@
+//! `fairway run`: plays scenarios, one or many, and reports.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use fairway_scenario::{Event, Outcome, RunOptions, Scenario, Sink, Stage, TextSink, TraceRequest, Verdict};
+use fairway_world::World;
+
+use crate::USAGE;
+use crate::check::{load, scenario_files};
+
+/// Options of `fairway run`.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Scenario files, or folders whose scenario files are played in the order of their names.
+    #[arg(required = true, value_name = "FILE|FOLDER")]
+    paths: Vec<PathBuf>,
+    /// Where the scenarios are played.
+    #[arg(long, value_enum, default_value_t = StageName::Memory)]
+    stage: StageName,
+    /// Everything random is drawn from this number; the same number gives the same run.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Play each scenario so many times, with seeds SEED, SEED+1, …
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seeds: u64,
+    /// Play so many at once; 0 means one for each processor.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    jobs: usize,
+    /// What is printed on standard output: the run as text, or one JSON document per run on a line of its own.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
+    /// Print only one line for each run that passes.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Also write a JUnit report to this file.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// When the scenario is over, follow one packet: `{from: vm-221, to: "10.0.0.2:5001"}`; also `protocol: udp`.
+    #[arg(long, value_name = "YAML")]
+    trace: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StageName {
+    /// The simulated cluster: virtual time, no privileges.
+    Memory,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// One scenario with one seed.
+struct Task {
+    scenario: usize,
+    seed: u64,
+}
+
+impl Run {
+    /// Plays everything and returns the exit status: 0, 1 if anything failed, 2 if a file is wrong.
+    pub(crate) fn run(self) -> u8 {
+        let StageName::Memory = self.stage;
+        let files = match scenario_files(&self.paths) {
+            Ok(files) => files,
+            Err(message) => return complain(&message),
+        };
+        let trace = match self.trace.as_deref().map(fairway_scenario::parse_trace).transpose() {
+            Ok(trace) => trace,
+            Err(message) => return complain(&format!("--trace: {message}")),
+        };
+        let mut scenarios = vec![];
+        let mut wrong = false;
+        for file in &files {
+            match load(file) {
+                Ok(scenario) => scenarios.push(scenario),
+                Err(text) => {
+                    wrong = true;
+                    let _gone = writeln!(io::stderr(), "{text}");
+                }
+            }
+        }
+        if wrong {
+            return USAGE;
+        }
+        let tasks: Vec<Task> = (0..scenarios.len())
+            .flat_map(|scenario| (0..self.seeds).map(move |n| Task { scenario, seed: self.seed.wrapping_add(n) }))
+            .collect();
+        let outcomes = match self.play(&scenarios, &tasks, trace.as_ref()) {
+            Ok(outcomes) => outcomes,
+            // The reader of our output went away: nothing is left to tell.
+            Err(_) => return 1,
+        };
+        if let Some(file) = &self.junit
+            && let Err(error) = write_file(file, &fairway_scenario::junit(&outcomes))
+        {
+            return complain(&format!("{}: {error}", file.display()));
+        }
+        u8::from(outcomes.iter().any(|o| !matches!(o.result, Verdict::Pass | Verdict::Skip)))
+    }
+
+    fn play(
+        &self,
+        scenarios: &[Scenario],
+        tasks: &[Task],
+        trace: Option<&TraceRequest>,
+    ) -> io::Result<Vec<Outcome>> {
+        let text = self.output == OutputFormat::Text;
+        if let ([task], true, false) = (tasks, text, self.quiet) {
+            // One run is shown while it happens.
+            let mut out = io::stdout();
+            let outcome = play_one(&scenarios[task.scenario], task.seed, trace, &mut out);
+            writeln!(out, "{}", fairway_scenario::summary_line(&outcome))?;
+            return Ok(vec![outcome]);
+        }
+        let jobs = match self.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let next = Mutex::new(0);
+        let done: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
+        let printed = Mutex::new(Ok(0));
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.min(tasks.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let index = {
+                            let mut next = next.lock().unwrap_or_else(|e| e.into_inner());
+                            let index = *next;
+                            *next += 1;
+                            index
+                        };
+                        let Some(task) = tasks.get(index) else { return };
+                        let mut shown = vec![];
+                        let outcome = play_one(&scenarios[task.scenario], task.seed, trace, &mut shown);
+                        let passed = matches!(outcome.result, Verdict::Pass | Verdict::Skip);
+                        let report = match (self.output, self.quiet && passed) {
+                            (OutputFormat::Json, _) => format!("{}\n", json(&outcome)),
+                            (OutputFormat::Text, true) => format!("{}\n", fairway_scenario::summary_line(&outcome)),
+                            (OutputFormat::Text, false) => {
+                                let shown = String::from_utf8_lossy(&shown);
+                                format!("{shown}{}\n", fairway_scenario::summary_line(&outcome))
+                            }
+                        };
+                        {
+                            let mut printed = printed.lock().unwrap_or_else(|e| e.into_inner());
+                            if let Ok(count) = &mut *printed {
+                                *count += 1;
+                                if let Err(error) = io::stdout().write_all(report.as_bytes()) {
+                                    *printed = Err(error);
+                                    return;
+                                }
+                                if !text && io::stderr().is_terminal() {
+                                    let _gone = write!(io::stderr(), "\r{count}/{} runs", tasks.len());
+                                }
+                            } else {
+                                return;
+                            }
+                        }
+                        done.lock().unwrap_or_else(|e| e.into_inner())[index] = Some(outcome);
+                    }
+                });
+            }
+        });
+        printed.into_inner().unwrap_or_else(|e| e.into_inner())?;
+        let outcomes: Vec<Outcome> =
+            done.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().flatten().collect();
+        if text && outcomes.len() > 1 {
+            let count = |v: Verdict| outcomes.iter().filter(|o| o.result == v).count();
+            writeln!(
+                io::stdout(),
+                "{} passed, {} failed, {} skipped",
+                count(Verdict::Pass),
+                count(Verdict::Fail) + count(Verdict::Error),
+                count(Verdict::Skip)
+            )?;
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Plays one scenario in memory, showing it on `out`.
+fn play_one(scenario: &Scenario, seed: u64, trace: Option<&TraceRequest>, out: &mut dyn Write) -> Outcome {
+    let started = Instant::now();
+    let configure = |node: &str, flags: &[String]| {
+        crate::flags::parse(node, flags)
+            .map_err(|errors| errors.into_iter().map(|e| e.message).collect::<Vec<_>>().join("; "))
+    };
+    let mut sink = TextSink::new(out);
+    let options = RunOptions { seed };
+    let mut outcome = match World::new(scenario, seed, &configure) {
+        Ok(mut world) => {
+            let outcome = fairway_scenario::run(scenario, &mut world, &options, &mut sink);
+            if let Some(request) = trace {
+                let text = match world.trace(request) {
+                    Ok(result) => result.text,
+                    Err(error) => format!("--trace: {error}"),
+                };
+                sink.event(Event::Output(&text));
+            }
+            outcome
+        }
+        Err(error) => Outcome {
+            name: scenario.name.clone(),
+            file: scenario.source.name.clone(),
+            stage: "memory".into(),
+            seed,
+            result: Verdict::Error,
+            reason: Some(error.to_string()),
+            virtual_ms: 0,
+            real_ms: 0,
+            steps: vec![],
+            trace_hash: None,
+            reproduce: format!("fairway run {} --stage memory --seed {seed}", scenario.source.name),
+        },
+    };
+    outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    outcome
+}
+
+fn json(outcome: &Outcome) -> String {
+    serde_json::to_string(outcome).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+}
+
+fn write_file(file: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(file, text)
+}
+
+fn complain(message: &str) -> u8 {
+    let _gone = writeln!(io::stderr(), "fairway: {message}");
+    USAGE
+}

@@ -1,0 +1,179 @@
+//! The program as a user meets it: exit statuses, messages, reports.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn fairway(args: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Command::new(env!("CARGO_BIN_EXE_fairway")).args(args).current_dir(root).output().expect("the program starts")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A scenario next to the seed's manifest, with `change` made to its text.
+fn changed(name: &str, change: impl Fn(String) -> String) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    for file in ["mconnect.yaml", "mconnect-bgp.yaml"] {
+        let text = std::fs::read_to_string(root.join("scenarios/seed").join(file)).expect("the seed");
+        let text = if file == "mconnect-bgp.yaml" { change(text) } else { text };
+        std::fs::write(folder.join(file), text).expect("write");
+    }
+    folder.join("mconnect-bgp.yaml")
+}
+
+const SEED: &str = "scenarios/seed/mconnect-bgp.yaml";
+
+#[test]
+fn the_seed_scenario_prints_what_the_tools_would_and_passes() {
+    let output = fairway(&["run", SEED]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", err(&output));
+    for piece in [
+        "vm-201$ gobgp neighbor",
+        "192.168.1.4 65001",
+        "Establ",
+        "vm-201$ gobgp global rib",
+        "*> 10.0.0.2/32",
+        "nexthop via 192.168.1.4",
+        "mconnect -address 10.0.0.2:5001 -nconn 400",
+        "Failed connects; 0",
+        "Failed reads; 0",
+        "PASS",
+        "seed 42",
+    ] {
+        assert!(text.contains(piece), "no `{piece}` in:\n{text}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_across_processes_and_another_seed_another() {
+    let hash = |seed: &str| {
+        let output = fairway(&["run", SEED, "--output", "json", "--seed", seed]);
+        let json: serde_json::Value = serde_json::from_str(&out(&output)).expect("one JSON document");
+        assert_eq!(json["result"], "pass", "{json:#}");
+        json["trace_hash"].as_str().expect("a hash").to_string()
+    };
+    let first = hash("7");
+    assert_eq!(first, hash("7"));
+    assert_ne!(first, hash("8"));
+}
+
+#[test]
+fn a_failed_expectation_says_what_was_seen_and_how_to_repeat_it() {
+    let file = changed("fails", |t| t.replace("paths: 4", "paths: 5"));
+    let output = fairway(&["run", file.to_str().expect("utf-8"), "--seed", "9"]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for piece in ["expected", "seen", "FAIL", "fairway run", "--stage memory --seed 9"] {
+        assert!(text.contains(piece), "no `{piece}` in:\n{text}");
+    }
+}
+
+#[test]
+fn a_typo_is_shown_with_its_place_and_the_nearest_key() {
+    let file = changed("typo", |t| t.replace("nconn: 400", "nconnn: 400"));
+    for command in ["run", "check"] {
+        let output = fairway(&[command, file.to_str().expect("utf-8")]);
+        let text = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for piece in ["mconnect-bgp.yaml:", "nconnn", "^^^^^^", "`nconn`"] {
+            assert!(text.contains(piece), "no `{piece}` in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_flag_in_a_scenario_is_shown_with_its_place() {
+    let file = changed("flag", |t| t.replace("--advertise-cluster-ip\n", "--advertise-cluster-ipp\n"));
+    let output = fairway(&["check", file.to_str().expect("utf-8")]);
+    let text = err(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("mconnect-bgp.yaml:") && text.contains("--advertise-cluster-ip"), "{text}");
+}
+
+#[test]
+fn broken_yaml_and_missing_files_are_exit_2() {
+    let file = changed("broken", |t| t.replace("topology:", "topology: ]"));
+    assert_eq!(fairway(&["run", file.to_str().expect("utf-8")]).status.code(), Some(2));
+    let output = fairway(&["run", "scenarios/none.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("scenarios/none.yaml"), "{}", err(&output));
+    assert_eq!(fairway(&["run"]).status.code(), Some(2));
+    assert_eq!(fairway(&["runn"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_trace_explains_the_way_of_one_packet() {
+    let output = fairway(&["run", SEED, "--trace", "{from: vm-221, to: \"10.0.0.2:5001\"}"]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for piece in ["vm-221", "10.0.0.2", "ipvs", "delivered"] {
+        assert!(text.to_lowercase().contains(piece), "no `{piece}` in:\n{text}");
+    }
+    let output = fairway(&["run", SEED, "--trace", "{fro: vm-221}"]);
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+}
+
+#[test]
+fn many_runs_are_summed_up_and_reported_to_ci() {
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("junit/report.xml");
+    let output = fairway(&[
+        "run",
+        "scenarios/services/conflict.yaml",
+        SEED,
+        "--seeds",
+        "3",
+        "--jobs",
+        "2",
+        "--quiet",
+        "--junit",
+        report.to_str().expect("utf-8"),
+    ]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.lines().filter(|l| l.starts_with("PASS")).count(), 6, "{text}");
+    assert!(text.ends_with("6 passed, 0 failed, 0 skipped\n"), "{text}");
+    let xml = std::fs::read_to_string(report).expect("the report");
+    assert_eq!(xml.matches("<testcase").count(), 6, "{xml}");
+}
+
+#[test]
+fn every_scenario_of_the_catalogue_is_valid_and_listed() {
+    let output = fairway(&["check", "scenarios"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = std::fs::read_to_string(root.join("docs/scenarios.md")).expect("the catalogue");
+    for line in out(&output).lines() {
+        let file = line.split(": ok").next().expect("a file name").trim_start_matches("scenarios/");
+        assert!(list.contains(&format!("`{file}`")), "docs/scenarios.md does not list {file}");
+    }
+}
+
+#[test]
+fn the_schema_is_json_and_describes_itself() {
+    let output = fairway(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&out(&output)).expect("JSON");
+    assert!(schema["properties"]["topology"].is_object(), "{schema:#}");
+    assert!(schema["properties"]["steps"]["description"].is_string(), "{schema:#}");
+}
+
+#[test]
+fn mconnect_is_there_by_subcommand_and_by_name() {
+    let output = fairway(&["mconnect", "-version"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(fairway(&["mconnect", "-nosuchflag"]).status.code(), Some(2));
+    let link = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mconnect");
+    let _absent = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fairway"), &link).expect("a link");
+    let by_name = Command::new(&link).arg("-version").output().expect("it starts");
+    assert_eq!(by_name.status.code(), Some(0));
+    assert_eq!(by_name.stdout, output.stdout);
+}
