@@ -7,9 +7,7 @@ use alloc::vec::Vec;
 
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Route, Rule, Sysctl, Table};
-use fairway_objects::{
-    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service,
-};
+use fairway_objects::{Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service};
 
 use crate::ledger::Ledger;
 use crate::state::State;

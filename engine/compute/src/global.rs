@@ -151,13 +151,16 @@ fn filter(state: &State, claims: &mut Claims) {
         });
         let accept = Action::Verdict(Verdict::Accept);
         protect.push(Rule {
-            matches: vec![Match::Icmp(vec![
-                IcmpKind::EchoRequest,
-                IcmpKind::EchoReply,
-                IcmpKind::Unreachable,
-                IcmpKind::TimeExceeded,
-                IcmpKind::Neighbour,
-            ]), Match::Family(family)],
+            matches: vec![
+                Match::Icmp(vec![
+                    IcmpKind::EchoRequest,
+                    IcmpKind::EchoReply,
+                    IcmpKind::Unreachable,
+                    IcmpKind::TimeExceeded,
+                    IcmpKind::Neighbour,
+                ]),
+                Match::Family(family),
+            ],
             action: accept.clone(),
         });
         protect.push(Rule { matches: vec![in_set(&SERVICE, set("services", family))], action: accept });

@@ -89,8 +89,7 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
     if !state.config.run_router {
         return;
     }
-    let subject =
-        || Subject::Object(ObjectKey::new(Kind::Node, "", &state.config.node_name));
+    let subject = || Subject::Object(ObjectKey::new(Kind::Node, "", &state.config.node_name));
     let global = match identity(state) {
         Ok(global) => global,
         Err((field, reason)) => {
@@ -141,10 +140,9 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
             Value::PrefixMember { min: len, max: len },
         );
     }
-    for (family, zero) in [
-        (Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        (Family::V6, IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)),
-    ] {
+    for (family, zero) in
+        [(Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (Family::V6, IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED))]
+    {
         claims.bgp.insert(
             Key::PrefixMember(set("defaultroutedefinedset", family), IpNet::new_assert(zero, 0)),
             Value::PrefixMember { min: 0, max: 0 },
@@ -205,16 +203,11 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 }
 
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
-    let global = Global {
-        asn: router.asn,
-        router_id: router.router_id,
-        port: state.config.bgp_port,
-        max_paths: ROUTER_PATHS,
-    };
+    let global =
+        Global { asn: router.asn, router_id: router.router_id, port: state.config.bgp_port, max_paths: ROUTER_PATHS };
     claims.bgp.insert(Key::Global, Value::Global(global));
     for (range, asns) in &router.accept {
-        let value =
-            Dynamic { asns: asns.clone(), hold_s: MESH_HOLD_S, families: Families { v4: true, v6: true } };
+        let value = Dynamic { asns: asns.clone(), hold_s: MESH_HOLD_S, families: Families { v4: true, v6: true } };
         claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
     }
     let reject: Name = "importreject".into();

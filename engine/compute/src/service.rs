@@ -8,9 +8,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::filter::{self, Datum};
-use fairway_desired::ipvs::{
-    self, Forwarding, RealServer, RealServerKey, Scheduler, VirtualServer, VirtualServerKey,
-};
+use fairway_desired::ipvs::{self, Forwarding, RealServer, RealServerKey, Scheduler, VirtualServer, VirtualServerKey};
 use fairway_desired::{
     AddrKey, AddrValue, Family, LOCAL_TABLE, NextHop, PROTO_KERNEL, Protocol, RouteKey, RouteKind, RouteValue, bgp,
 };
@@ -256,14 +254,10 @@ pub(crate) fn claims(
             continue;
         }
         ours.insert(want.address);
-        claims
-            .ipvs
-            .insert(ipvs::Key { server: key.clone(), real: None }, ipvs::Value::Server(want.server.clone()));
+        claims.ipvs.insert(ipvs::Key { server: key.clone(), real: None }, ipvs::Value::Server(want.server.clone()));
         for real in &want.reals {
             let value = RealServer { weight: 1, forwarding: Forwarding::Masquerade };
-            claims
-                .ipvs
-                .insert(ipvs::Key { server: key.clone(), real: Some(real.clone()) }, ipvs::Value::Real(value));
+            claims.ipvs.insert(ipvs::Key { server: key.clone(), real: Some(real.clone()) }, ipvs::Value::Real(value));
         }
         let family = Family::of(want.address);
         let element = vec![Datum::Addr(want.address), Datum::Protocol(want.protocol), Datum::Port(want.port)];

@@ -1,0 +1,421 @@
+use alloc::boxed::Box;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use fairway_bgp::{self as bgp, Speaker};
+use fairway_compute::Compute;
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PlaneId, Route, RouteKey, Rule, Sysctl};
+use fairway_objects::{NodeConfig, Notice, NoticeChange};
+use fairway_reconcile::{Allow, Request, Time};
+
+use crate::inherited::Inherited;
+use crate::io::{Applied, Input, KernelPlane, Observation, Output};
+use crate::lane::Lane;
+use crate::readiness;
+use crate::text::Text;
+
+/// One whole node. See the crate's documentation for the order in which it works.
+///
+/// Contract: after each `handle` (or several) call `poll` until `None`; then `deadline` is current.
+pub struct Agent {
+    /// Time of the last input.
+    now: Time,
+    compute: Compute,
+    /// Something was handed to `compute` since its last flush.
+    unflushed: bool,
+    speaker: Speaker,
+    lanes: Lanes,
+    inherited: Inherited,
+    outputs: VecDeque<Output>,
+    /// There may be more to do than `outputs` holds.
+    dirty: bool,
+    notices: BTreeSet<Notice>,
+    stopped: bool,
+}
+
+/// The planes in rank order.
+struct Lanes {
+    sysctl: Lane<Sysctl>,
+    link: Lane<Link>,
+    addr: Lane<Addr>,
+    filter: Lane<Filter>,
+    rule: Lane<Rule>,
+    route: Lane<Route>,
+    ipvs: Lane<Ipvs>,
+    bgp: Lane<Bgp>,
+}
+
+/// Does the same with each plane, in rank order.
+macro_rules! each {
+    ($lanes:expr, $lane:ident => $body:expr) => {
+        each!($lanes, $lane => $body, [sysctl, link, addr, filter, rule, route, ipvs, bgp])
+    };
+    ($lanes:expr, $lane:ident => $body:expr, [$($plane:ident),*]) => {{
+        let Lanes { $($plane),* } = $lanes;
+        $({
+            let $lane = $plane;
+            $body;
+        })*
+    }};
+}
+
+impl Lanes {
+    /// Whether each plane has puts that others wait for.
+    fn blocking_puts(&self) -> [bool; 8] {
+        [
+            self.sysctl.blocks_puts(),
+            self.link.blocks_puts(),
+            self.addr.blocks_puts(),
+            self.filter.blocks_puts(),
+            self.rule.blocks_puts(),
+            self.route.blocks_puts(),
+            self.ipvs.blocks_puts(),
+            self.bgp.blocks_puts(),
+        ]
+    }
+
+    /// Whether each plane has deletes that others wait for.
+    fn blocking_deletes(&self, inherited: &Inherited) -> [bool; 8] {
+        [
+            self.sysctl.blocks_deletes(),
+            self.link.blocks_deletes(),
+            self.addr.blocks_deletes(),
+            self.filter.blocks_deletes(),
+            self.rule.blocks_deletes(),
+            self.route.reconciler.blocks_deletes_but_for(|key| inherited.contains(key)),
+            self.ipvs.blocks_deletes(),
+            self.bgp.blocks_deletes(),
+        ]
+    }
+
+    /// Whether puts and whether deletes of a plane may be sent now.
+    fn gate(&self, plane: PlaneId, inherited: &Inherited) -> (bool, bool) {
+        let rank = plane as usize;
+        let blocking = self.blocking_puts();
+        let puts = !blocking.iter().take(rank).any(|blocks| *blocks);
+        // Make before break: deletes of a plane follow its puts, even if those have to wait. A withdrawal is no
+        // break, the sooner the better.
+        let made = puts || plane == PlaneId::Bgp || !blocking.get(rank).is_some_and(|blocks| *blocks);
+        let deletes = made && !self.blocking_deletes(inherited).iter().skip(rank + 1).any(|blocks| *blocks);
+        (puts, deletes)
+    }
+}
+
+impl Agent {
+    /// An agent that knows nothing of the cluster and nothing of the kernel. The seed draws jitter only.
+    pub fn new(config: NodeConfig, seed: u64) -> Self {
+        let excluded = config.excluded_cidrs.clone();
+        // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
+        let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
+        if !excluded.is_empty() {
+            ipvs = ipvs.with_owner(Box::new(move |key, _| {
+                !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
+            }));
+        }
+        Agent {
+            now: Time::ZERO,
+            compute: Compute::new(config),
+            unflushed: true,
+            speaker: Speaker::new(seed),
+            lanes: Lanes {
+                sysctl: Lane::new(seed),
+                link: Lane::new(seed),
+                addr: Lane::new(seed),
+                filter: Lane::new(seed),
+                rule: Lane::new(seed),
+                route: Lane::new(seed),
+                ipvs,
+                bgp: Lane::new(seed),
+            },
+            inherited: Inherited::default(),
+            outputs: VecDeque::new(),
+            dirty: true,
+            notices: BTreeSet::new(),
+            stopped: false,
+        }
+    }
+
+    /// Takes one input. Time must not go back; if it does, it stands still.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.now = self.now.max(now);
+        self.dirty = true;
+        match input {
+            Input::Bgp(input) => self.tell_speaker(input),
+            Input::Tick => self.tell_speaker(bgp::Input::Tick),
+            Input::Shutdown => {
+                self.stopped = true;
+                self.tell_speaker(bgp::Input::Shutdown);
+            }
+            // The kernel keeps what it has, so nothing else matters any more.
+            _ if self.stopped => {}
+            Input::Delta(delta) => {
+                self.compute.handle(delta);
+                self.unflushed = true;
+            }
+            Input::Observed(observation) => self.observed(observation),
+            Input::Applied(applied) => self.applied(applied),
+        }
+    }
+
+    /// The next thing to do, if any.
+    pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.dirty {
+            self.dirty = false;
+            self.work();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When to hand in a [`Input::Tick`]; a time in the past means now.
+    pub fn deadline(&self) -> Option<Time> {
+        let mut deadline = self.speaker.deadline();
+        if !self.stopped {
+            let mut earlier = |at: Option<Time>| deadline = [deadline, at].into_iter().flatten().min();
+            each!(&self.lanes, lane => earlier(Lane::deadline(lane)));
+            if self.reviews_inherited() {
+                earlier(self.with_neighbors(|neighbors| self.inherited.until(neighbors)));
+            }
+        }
+        deadline
+    }
+
+    /// The BGP speaker, to look at.
+    pub const fn speaker(&self) -> &Speaker {
+        &self.speaker
+    }
+
+    /// Reads all planes again at the next chance, for a driver that knows of a change behind our back.
+    pub fn resync(&mut self) {
+        self.dirty = true;
+        each!(&mut self.lanes, lane => lane.reconciler.resync());
+    }
+
+    /// Whether nothing is left to do before something changes: every kind of object was listed, everything handed in
+    /// was computed, all planes are observed, and no op is to be sent, in flight or waiting after `Busy`. Parked keys
+    /// are allowed, see [`parked`](Self::parked), and so are the networks that wait for them. A plane that does not
+    /// work at all is not in sync.
+    pub fn in_sync(&self) -> bool {
+        let Lanes { sysctl, link, addr, filter, rule, route, ipvs, bgp } = &self.lanes;
+        self.compute.synced()
+            && !self.unflushed
+            && !self.dirty
+            && self.outputs.is_empty()
+            && sysctl.is_settled()
+            && link.is_settled()
+            && addr.is_settled()
+            && filter.is_settled()
+            && rule.is_settled()
+            && route.is_settled()
+            && ipvs.is_settled()
+            && bgp.reconciler.is_settled_but_for(|key| readiness::must_wait(&addr.reconciler, &ipvs.reconciler, key))
+    }
+
+    /// Keys that a kernel (or the speaker) refused, or that are taken by something that is not ours. In rank order.
+    pub fn parked(&self) -> Vec<(PlaneId, String, Outcome)> {
+        let mut parked = Vec::new();
+        each!(&self.lanes, lane => parked.extend(lane.parked()));
+        parked
+    }
+
+    /// The notices that stand.
+    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.iter()
+    }
+
+    fn observed(&mut self, observation: Observation) {
+        use fairway_reconcile::Input::Observed;
+        let (now, lanes) = (self.now, &mut self.lanes);
+        match observation {
+            Observation::Sysctl(answer) => lanes.sysctl.reconciler.handle(now, Observed(answer)),
+            Observation::Link(answer) => lanes.link.reconciler.handle(now, Observed(answer)),
+            Observation::Addr(answer) => lanes.addr.reconciler.handle(now, Observed(answer)),
+            Observation::Filter(answer) => lanes.filter.reconciler.handle(now, Observed(answer)),
+            Observation::Rule(answer) => lanes.rule.reconciler.handle(now, Observed(answer)),
+            Observation::Route(answer) => {
+                if let Ok(table) = &answer {
+                    self.inherited.observed(table, lanes.route.reconciler.tracker().desired());
+                }
+                lanes.route.reconciler.handle(now, Observed(answer));
+            }
+            Observation::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Observed(answer)),
+        }
+    }
+
+    fn applied(&mut self, applied: Applied) {
+        use fairway_reconcile::Input::Applied as Answer;
+        let (now, lanes) = (self.now, &mut self.lanes);
+        match applied {
+            Applied::Sysctl(answer) => lanes.sysctl.reconciler.handle(now, Answer(answer)),
+            Applied::Link(answer) => lanes.link.reconciler.handle(now, Answer(answer)),
+            Applied::Addr(answer) => lanes.addr.reconciler.handle(now, Answer(answer)),
+            Applied::Filter(answer) => lanes.filter.reconciler.handle(now, Answer(answer)),
+            Applied::Rule(answer) => lanes.rule.reconciler.handle(now, Answer(answer)),
+            Applied::Route(answer) => lanes.route.reconciler.handle(now, Answer(answer)),
+            Applied::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Answer(answer)),
+        }
+    }
+
+    /// Does all that can be done without the outside, and collects what is asked of it.
+    fn work(&mut self) {
+        loop {
+            self.drain_speaker();
+            if self.stopped {
+                return;
+            }
+            self.flush();
+            each!(&mut self.lanes, lane => lane.wake(self.now));
+            self.review_inherited();
+            self.request_all();
+            // What the speaker was told may have made routes, and other planes may have waited for it.
+            if !self.apply_bgp() {
+                break;
+            }
+        }
+        let mut changes = Vec::new();
+        each!(&mut self.lanes, lane => lane.notices(&mut changes));
+        self.note(changes);
+    }
+
+    fn tell_speaker(&mut self, input: bgp::Input) {
+        self.speaker.handle(self.now, input);
+        // The speaker wants to be drained before its next input, and several may be handed in before a poll.
+        self.drain_speaker();
+    }
+
+    fn drain_speaker(&mut self) {
+        while let Some(output) = self.speaker.poll() {
+            match output {
+                bgp::Output::Learned(learned) => {
+                    self.compute.learned(learned);
+                    self.unflushed = true;
+                }
+                output => self.outputs.push_back(Output::Bgp(output)),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.unflushed {
+            return;
+        }
+        self.unflushed = false;
+        let changes = self.compute.flush();
+        for op in &changes.ops.route {
+            if let Op::Put(key, _) = op {
+                self.inherited.desired(key);
+            }
+        }
+        self.lanes.sysctl.desire(changes.ops.sysctl);
+        self.lanes.link.desire(changes.ops.link);
+        self.lanes.addr.desire(changes.ops.addr);
+        self.lanes.filter.desire(changes.ops.filter);
+        self.lanes.rule.desire(changes.ops.rule);
+        self.lanes.route.desire(changes.ops.route);
+        self.lanes.ipvs.desire(changes.ops.ipvs);
+        self.lanes.bgp.desire(changes.ops.bgp);
+        self.note(changes.notices);
+    }
+
+    fn note(&mut self, changes: Vec<NoticeChange>) {
+        for change in changes {
+            match &change {
+                NoticeChange::Raised(notice) => self.notices.insert(notice.clone()),
+                NoticeChange::Cleared(notice) => self.notices.remove(notice),
+            };
+            self.outputs.push_back(Output::Notice(change));
+        }
+    }
+
+    /// Gives a closure the neighbours that are configured; `None` if there is nobody to wait for.
+    fn with_neighbors<R>(&self, look: impl FnOnce(Option<&[bgp::NeighborView]>) -> R) -> R {
+        use fairway_desired::bgp::Key::{Dynamic, Peer};
+        // Neighbours are the last keys in the order.
+        let last = self.lanes.bgp.reconciler.tracker().desired().last_key_value();
+        if matches!(last, Some((Dynamic(_) | Peer(_), _))) { look(Some(&self.speaker.neighbors())) } else { look(None) }
+    }
+
+    /// Whether routes of an earlier run are left, and the speaker knows its neighbours.
+    fn reviews_inherited(&self) -> bool {
+        !self.inherited.is_empty() && self.compute.synced() && !self.lanes.bgp.reconciler.blocks_puts()
+    }
+
+    fn review_inherited(&mut self) {
+        if !self.reviews_inherited() {
+            return;
+        }
+        let mut inherited = core::mem::take(&mut self.inherited);
+        self.with_neighbors(|neighbors| inherited.review(self.now, neighbors));
+        self.inherited = inherited;
+    }
+
+    fn request_all(&mut self) {
+        self.request(PlaneId::Sysctl, |lanes| &mut lanes.sysctl);
+        self.request(PlaneId::Link, |lanes| &mut lanes.link);
+        self.request(PlaneId::Addr, |lanes| &mut lanes.addr);
+        self.request(PlaneId::Filter, |lanes| &mut lanes.filter);
+        self.request(PlaneId::Rule, |lanes| &mut lanes.rule);
+        self.request_route();
+        self.request(PlaneId::Ipvs, |lanes| &mut lanes.ipvs);
+    }
+
+    /// What a plane may do now. Nothing is written before we know the whole of what should be.
+    fn gate(&self, plane: PlaneId) -> (bool, bool) {
+        if self.compute.synced() { self.lanes.gate(plane, &self.inherited) } else { (false, false) }
+    }
+
+    fn request<P: KernelPlane>(&mut self, plane: PlaneId, lane: impl FnOnce(&mut Lanes) -> &mut Lane<P>)
+    where
+        P::Key: Text,
+    {
+        let (puts, deletes) = self.gate(plane);
+        let request = lane(&mut self.lanes).poll(self.now, Allow { puts, deletes, hold: None });
+        self.outputs.extend(request.map(output));
+    }
+
+    fn request_route(&mut self) {
+        let (puts, deletes) = self.gate(PlaneId::Route);
+        let inherited = &self.inherited;
+        let hold = |key: &RouteKey| inherited.contains(key);
+        let request = self.lanes.route.poll(self.now, Allow { puts, deletes, hold: Some(&hold) });
+        self.outputs.extend(request.map(output));
+    }
+
+    /// Reconciles the speaker, whose backend is at hand. Returns whether anything was applied.
+    fn apply_bgp(&mut self) -> bool {
+        let mut applied = false;
+        loop {
+            let (puts, deletes) = self.gate(PlaneId::Bgp);
+            let Lanes { addr, ipvs, bgp, .. } = &mut self.lanes;
+            let hold = |key: &_| readiness::must_wait(&addr.reconciler, &ipvs.reconciler, key);
+            let answer = match bgp.poll(self.now, Allow { puts, deletes, hold: Some(&hold) }) {
+                None => return applied,
+                Some(Request::Observe) => fairway_reconcile::Input::Observed(Ok(self.speaker.observe())),
+                Some(Request::Apply(ops)) => {
+                    applied = true;
+                    fairway_reconcile::Input::Applied(Ok(self.speaker.apply(self.now, &ops)))
+                }
+            };
+            bgp.reconciler.handle(self.now, answer);
+        }
+    }
+}
+
+fn output<P: KernelPlane>(request: Request<P>) -> Output {
+    match request {
+        Request::Observe => Output::Observe(P::ID),
+        Request::Apply(ops) => Output::Apply(P::batch(ops)),
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("now", &self.now)
+            .field("in_sync", &self.in_sync())
+            .field("notices", &self.notices)
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}

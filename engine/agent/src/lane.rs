@@ -1,0 +1,129 @@
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId};
+use fairway_objects::{Notice, NoticeChange, Subject};
+use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
+
+use crate::text::Text;
+
+/// One plane's reconciler, and what it has to complain about.
+#[derive(Debug)]
+pub(crate) struct Lane<P: Plane> {
+    pub(crate) reconciler: Reconciler<P>,
+    /// The plane is somebody else's business: it is neither read nor written.
+    off: bool,
+    parked: BTreeMap<P::Key, Notice>,
+    fault: Option<Notice>,
+}
+
+impl<P: Plane> Lane<P>
+where
+    P::Key: Text,
+{
+    pub(crate) fn new(seed: u64) -> Self {
+        // One kernel transaction should hold as much as there is; elsewhere a batch bounds the time of a call.
+        let config = if P::ID == PlaneId::Filter {
+            Config { transactional: true, batch_max: usize::MAX, ..Config::default() }
+        } else {
+            Config::default()
+        };
+        // Planes of one agent must not draw the same jitter.
+        let seed = seed ^ (P::ID as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Lane { reconciler: Reconciler::new(config, seed), off: false, parked: BTreeMap::new(), fault: None }
+    }
+
+    pub(crate) fn with_owner(mut self, owner: Owner<P>) -> Self {
+        self.reconciler = self.reconciler.with_owner(owner);
+        self
+    }
+
+    pub(crate) fn off_if(mut self, off: bool) -> Self {
+        self.off = off;
+        self
+    }
+
+    pub(crate) fn poll(&mut self, now: Time, allow: Allow<'_, P>) -> Option<Request<P>> {
+        if self.off { None } else { self.reconciler.poll(now, allow) }
+    }
+
+    pub(crate) fn blocks_puts(&self) -> bool {
+        !self.off && self.reconciler.blocks_puts()
+    }
+
+    pub(crate) fn blocks_deletes(&self) -> bool {
+        !self.off && self.reconciler.blocks_deletes()
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.off || self.reconciler.is_settled()
+    }
+
+    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>) {
+        for op in ops {
+            self.reconciler.desire(op);
+        }
+    }
+
+    pub(crate) fn wake(&mut self, now: Time) {
+        self.reconciler.handle(now, fairway_reconcile::Input::Tick);
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        if self.off { None } else { self.reconciler.deadline() }
+    }
+
+    /// Parked keys as text.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (PlaneId, String, Outcome)> {
+        self.reconciler.parked().map(|(key, outcome)| (P::ID, key.text(), outcome))
+    }
+
+    /// Which notices begin or cease to stand.
+    pub(crate) fn notices(&mut self, changes: &mut Vec<NoticeChange>) {
+        while let Some((key, outcome)) = self.reconciler.poll_parked() {
+            let wanted = self.reconciler.tracker().desired().contains_key(&key);
+            let notice = outcome.and_then(|outcome| reason(outcome, wanted)).map(|reason| Notice {
+                subject: Subject::Kernel(format!("{} {}", P::ID.as_str(), key.text())),
+                field: String::new(),
+                reason,
+            });
+            let before = match &notice {
+                Some(notice) => self.parked.insert(key, notice.clone()),
+                None => self.parked.remove(&key),
+            };
+            change(before, notice, changes);
+        }
+        let fault = self.reconciler.fault().map(|fault| Notice {
+            subject: Subject::Kernel(P::ID.as_str().to_string()),
+            field: String::new(),
+            reason: match fault {
+                Fault::Interrupted => "interrupted again and again".to_string(),
+                Fault::Lost => "socket lost or overrun again and again".to_string(),
+                Fault::Denied => "no permission".to_string(),
+                Fault::Unsupported(what) => format!("not supported by this kernel: {what}"),
+            },
+        });
+        if fault != self.fault {
+            change(self.fault.take(), fault.clone(), changes);
+            self.fault = fault;
+        }
+    }
+}
+
+fn change(before: Option<Notice>, after: Option<Notice>, changes: &mut Vec<NoticeChange>) {
+    if before != after {
+        changes.extend(before.map(NoticeChange::Cleared));
+        changes.extend(after.map(NoticeChange::Raised));
+    }
+}
+
+fn reason(outcome: Outcome, wanted: bool) -> Option<String> {
+    match (outcome, wanted) {
+        (Outcome::Refused(errno), true) => Some(format!("refused: errno {errno}")),
+        (Outcome::Refused(errno), false) => Some(format!("removal refused: errno {errno}")),
+        (Outcome::Foreign, _) => Some("not ours, left alone".to_string()),
+        (Outcome::Done | Outcome::Gone | Outcome::Busy, _) => None,
+    }
+}

@@ -1,0 +1,341 @@
+//! A small deterministic network of speakers: virtual time, delays, bytes cut anywhere, links that fail.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairway_bgp::wire::{Context, Message, Update};
+use fairway_bgp::{ConnId, Event, Input, NeighborView, Output, SessionState, Speaker};
+use fairway_desired::bgp::{
+    Direction, Dynamic, Families, Global, Key, Modify, Network, Peer, Policy, Statement, Value,
+};
+use fairway_desired::{Bgp, Op, Outcome};
+use ipnet::IpNet;
+
+pub const BOTH: Families = Families { v4: true, v6: true };
+pub const V4: Families = Families { v4: true, v6: false };
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+pub fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+pub fn global(asn: u32, id: u8, max_paths: u8) -> Op<Bgp> {
+    let router_id = Ipv4Addr::new(10, 0, 0, id);
+    Op::Put(Key::Global, Value::Global(Global { asn, router_id, port: 179, max_paths }))
+}
+
+pub fn peer_value(asn: u32) -> Peer {
+    Peer { asn, port: 179, local: None, password: None, hold_s: 9, families: BOTH, multihop_ttl: None }
+}
+
+pub fn peer(address: &str, asn: u32) -> Op<Bgp> {
+    Op::Put(Key::Peer(ip(address)), Value::Peer(peer_value(asn)))
+}
+
+pub fn dynamic(range: &str, asns: &[u32]) -> Op<Bgp> {
+    Op::Put(Key::Dynamic(net(range)), Value::Dynamic(Dynamic { asns: asns.to_vec(), hold_s: 9, families: BOTH }))
+}
+
+pub fn network(prefix: &str, next_hop: &str) -> Op<Bgp> {
+    Op::Put(Key::Network(net(prefix)), Value::Network(Network { next_hop: ip(next_hop) }))
+}
+
+pub fn member(set: &str, prefix: &str) -> Op<Bgp> {
+    let prefix = net(prefix);
+    let (min, max) = (prefix.prefix_len(), prefix.max_prefix_len());
+    Op::Put(Key::PrefixMember(set.into(), prefix), Value::PrefixMember { min, max })
+}
+
+pub fn statement(prefixes: Option<&str>, neighbors: Option<&str>, accept: bool) -> Statement {
+    Statement {
+        name: "s".into(),
+        prefix_set: prefixes.map(Arc::from),
+        neighbor_set: neighbors.map(Arc::from),
+        accept,
+        modify: Modify::default(),
+    }
+}
+
+pub fn policy(direction: Direction, statements: Vec<Statement>, default_accept: bool) -> Op<Bgp> {
+    Op::Put(Key::Policy(direction), Value::Policy(Policy { statements, default_accept }))
+}
+
+pub fn del(op: &Op<Bgp>) -> Op<Bgp> {
+    Op::Del(op.key().clone())
+}
+
+/// What happens later.
+#[derive(Clone, Debug)]
+enum Later {
+    Dialed { end: End, local: IpAddr, remote: SocketAddr },
+    Bytes { to: End, bytes: Vec<u8> },
+    Closed { to: End },
+}
+
+type End = (usize, ConnId);
+
+pub struct Node {
+    pub address: IpAddr,
+    pub speaker: Speaker,
+    pub port: Option<u16>,
+    /// What Learned said, non-empty ones.
+    pub learned: BTreeMap<IpNet, Vec<IpAddr>>,
+    pub events: Vec<Event>,
+}
+
+/// Looks at each UPDATE at the moment it is sent.
+pub type Watch = Box<dyn Fn(&Node, IpAddr, &Update)>;
+
+pub struct Net {
+    pub now: Duration,
+    pub nodes: Vec<Node>,
+    rng: oorandom::Rand32,
+    queue: BTreeMap<(Duration, u64), Later>,
+    seq: u64,
+    /// Both ends of each connection that still stands.
+    ends: BTreeMap<End, End>,
+    /// Bytes on these are lost.
+    dead: BTreeSet<End>,
+    /// No earlier delivery than this to an end, so that bytes stay in order.
+    last: BTreeMap<End, Duration>,
+    pub cut: BTreeSet<(usize, usize)>,
+    accepted: u64,
+    pub max_delay_ms: u32,
+    pub watch: Option<Watch>,
+    /// UPDATE messages sent, End-of-RIB included.
+    pub updates: usize,
+    pub log: Vec<String>,
+}
+
+impl Net {
+    pub fn new(seed: u64, addresses: &[&str]) -> Self {
+        let nodes = addresses
+            .iter()
+            .enumerate()
+            .map(|(i, a)| Node {
+                address: ip(a),
+                speaker: Speaker::new(seed.wrapping_add(i as u64)),
+                port: None,
+                learned: BTreeMap::new(),
+                events: vec![],
+            })
+            .collect();
+        Self {
+            now: Duration::ZERO,
+            nodes,
+            rng: oorandom::Rand32::new(seed),
+            queue: BTreeMap::new(),
+            seq: 0,
+            ends: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            last: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            accepted: 0,
+            max_delay_ms: 20,
+            watch: None,
+            updates: 0,
+            log: vec![],
+        }
+    }
+
+    pub fn apply(&mut self, node: usize, ops: &[Op<Bgp>]) {
+        let outcomes = self.nodes[node].speaker.apply(self.now, ops);
+        assert!(outcomes.iter().all(|o| matches!(o, Outcome::Done | Outcome::Gone)), "{outcomes:?}");
+        self.drain(node);
+    }
+
+    pub fn input(&mut self, node: usize, input: Input) {
+        self.nodes[node].speaker.handle(self.now, input);
+        self.drain(node);
+    }
+
+    fn later(&mut self, at: Duration, what: Later) {
+        self.seq += 1;
+        self.queue.insert((at, self.seq), what);
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_millis(u64::from(self.rng.rand_range(1..self.max_delay_ms + 1)))
+    }
+
+    fn find(&self, address: IpAddr) -> Option<usize> {
+        self.nodes.iter().position(|n| n.address == address)
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// Delivers to an end, after everything delivered there before.
+    fn deliver(&mut self, to: End, what: impl FnOnce(End) -> Later) {
+        let at = (self.now + self.delay()).max(self.last.get(&to).copied().unwrap_or_default());
+        self.last.insert(to, at);
+        self.later(at, what(to));
+    }
+
+    fn drain(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].speaker.poll() {
+            match output {
+                Output::Listen { port } => self.nodes[node].port = Some(port),
+                Output::Connect { conn, remote, .. } => {
+                    let at = self.now + self.delay();
+                    let local = self.nodes[node].address;
+                    self.later(at, Later::Dialed { end: (node, conn), local, remote });
+                }
+                Output::Send { conn, bytes } => self.send((node, conn), bytes),
+                Output::Close { conn } => {
+                    if let Some(other) = self.ends.remove(&(node, conn))
+                        && !self.dead.contains(&other)
+                    {
+                        self.deliver(other, |to| Later::Closed { to });
+                    }
+                }
+                Output::Learned(l) => {
+                    assert!(l.next_hops.is_sorted_by(|a, b| a < b), "{l:?}");
+                    let learned = &mut self.nodes[node].learned;
+                    let old = if l.next_hops.is_empty() {
+                        learned.remove(&l.prefix)
+                    } else {
+                        learned.insert(l.prefix, l.next_hops.clone())
+                    };
+                    assert_ne!(old.unwrap_or_default(), l.next_hops, "Learned told no news about {}", l.prefix);
+                }
+                Output::Event(e) => {
+                    self.log.push(format!("{:?} {}: {e}", self.now, self.nodes[node].address));
+                    self.nodes[node].events.push(e);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, from: End, bytes: Vec<u8>) {
+        let Some(to) = self.ends.get(&from).copied() else { return };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let context = Context { four_octet_as: true };
+            let (message, len) = Message::decode(rest, context).expect("well-formed").expect("whole messages");
+            if let Message::Update(update) = &message {
+                self.updates += 1;
+                assert_eq!(update.malformed, None);
+                if let Some(watch) = &self.watch {
+                    watch(&self.nodes[from.0], self.nodes[to.0].address, update);
+                }
+            }
+            rest = &rest[len..];
+        }
+        if self.dead.contains(&from) {
+            return;
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let n = if self.rng.rand_range(0..4) == 0 { self.rng.rand_range(1..60) as usize } else { rest.len() };
+            let (chunk, more) = rest.split_at(n.min(rest.len()));
+            rest = more;
+            let bytes = chunk.to_vec();
+            self.deliver(to, |to| Later::Bytes { to, bytes });
+        }
+    }
+
+    /// Everything under way between two nodes is lost silently from now on, and nothing new gets through.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b), a.max(b)));
+        let dead: Vec<End> =
+            self.ends.iter().filter(|(x, y)| (x.0, y.0) == (a, b) || (x.0, y.0) == (b, a)).map(|(x, _)| *x).collect();
+        self.dead.extend(dead);
+    }
+
+    pub fn heal(&mut self, a: usize, b: usize) {
+        self.cut.remove(&(a.min(b), a.max(b)));
+    }
+
+    /// All connections between two nodes are reset.
+    pub fn sever(&mut self, a: usize, b: usize) {
+        let ends: Vec<End> =
+            self.ends.iter().filter(|(x, y)| (x.0, y.0) == (a, b) || (x.0, y.0) == (b, a)).map(|(x, _)| *x).collect();
+        for end in ends {
+            self.ends.remove(&end);
+            self.input(end.0, Input::Closed { conn: end.1 });
+        }
+    }
+
+    fn happen(&mut self, what: Later) {
+        match what {
+            Later::Dialed { end, local, remote } => {
+                let server = self
+                    .find(remote.ip())
+                    .filter(|s| self.nodes[*s].port == Some(remote.port()) && !self.is_cut(*s, end.0));
+                let Some(server) = server else {
+                    return self.input(end.0, Input::ConnectFailed { conn: end.1 });
+                };
+                self.accepted += 1;
+                let conn = ConnId::In(self.accepted);
+                self.ends.insert(end, (server, conn));
+                self.ends.insert((server, conn), end);
+                let source = SocketAddr::new(local, 40000);
+                self.input(server, Input::Accepted { conn, local: remote, remote: source });
+                self.input(end.0, Input::Connected { conn: end.1, local: source, remote });
+            }
+            Later::Bytes { to, bytes } => {
+                if self.ends.contains_key(&to) && !self.dead.contains(&to) {
+                    self.input(to.0, Input::Received { conn: to.1, bytes });
+                }
+            }
+            Later::Closed { to } => {
+                if self.ends.remove(&to).is_some() && !self.dead.contains(&to) {
+                    self.input(to.0, Input::Closed { conn: to.1 });
+                }
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            assert!(steps < 200_000, "never quiet: {:#?}", self.log);
+            let event = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let timer = self.nodes.iter().enumerate().filter_map(|(i, n)| n.speaker.deadline().map(|at| (at, i))).min();
+            match (event, timer) {
+                (Some(at), _) if at <= end && timer.is_none_or(|(t, _)| at <= t) => {
+                    self.now = self.now.max(at);
+                    let (_, what) = self.queue.pop_first().unwrap();
+                    self.happen(what);
+                }
+                (_, Some((at, node))) if at <= end => {
+                    self.now = self.now.max(at);
+                    self.input(node, Input::Tick);
+                    assert!(
+                        self.nodes[node].speaker.deadline().is_none_or(|next| next > self.now),
+                        "the deadline does not move"
+                    );
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn neighbor(&self, node: usize, address: &str) -> Option<NeighborView> {
+        self.nodes[node].speaker.neighbors().into_iter().find(|n| n.address == ip(address))
+    }
+
+    pub fn established(&self, node: usize) -> usize {
+        self.nodes[node].speaker.neighbors().iter().filter(|n| n.state == SessionState::Established).count()
+    }
+
+    pub fn learned(&self, node: usize, prefix: &str) -> Vec<IpAddr> {
+        self.nodes[node].learned.get(&net(prefix)).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,372 @@
+//! Compute through its public behaviour: tables of what objects mean, and incremental equals from scratch.
+
+mod build;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use build::*;
+use fairway_compute::{Changes, Compute, Desired, Ops, from_scratch};
+use fairway_desired::{Learned, Op, Plane, Table, bgp, filter, ipvs};
+use fairway_objects::{Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, Scheduler, TrafficPolicy};
+use proptest::prelude::*;
+
+fn feed(compute: &mut Compute, objects: impl IntoIterator<Item = Object>) -> Changes {
+    for object in objects {
+        compute.handle(put(object));
+    }
+    compute.flush()
+}
+
+fn computed(config: NodeConfig, objects: Vec<Object>) -> (Desired, BTreeSet<String>) {
+    let mut compute = Compute::new(config);
+    let changes = feed(&mut compute, objects);
+    let raised = changes.notices.into_iter().map(|n| match n {
+        NoticeChange::Raised(n) => n.to_string(),
+        NoticeChange::Cleared(n) => panic!("cleared what never stood: {n}"),
+    });
+    (compute.desired(), raised.collect())
+}
+
+/// Virtual servers and their real servers as short text.
+fn servers(desired: &Desired) -> BTreeMap<String, Vec<String>> {
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for key in desired.ipvs.keys() {
+        let ipvs::VirtualServerKey::Address { address, port, protocol } = &key.server else { panic!("{key:?}") };
+        let reals = out.entry(format!("{address}:{port}/{protocol:?}")).or_default();
+        reals.extend(key.real.iter().map(|r| format!("{}:{}", r.address, r.port)));
+    }
+    out
+}
+
+fn networks(desired: &Desired) -> BTreeSet<String> {
+    desired.bgp.keys().filter_map(|k| if let bgp::Key::Network(n) = k { Some(n.to_string()) } else { None }).collect()
+}
+
+fn peers(desired: &Desired) -> BTreeSet<String> {
+    let peer = |(k, v): (&bgp::Key, &bgp::Value)| match (k, v) {
+        (bgp::Key::Peer(a), bgp::Value::Peer(p)) => Some(format!("{a} AS{}", p.asn)),
+        _ => None,
+    };
+    desired.bgp.iter().filter_map(peer).collect()
+}
+
+fn elements(desired: &Desired, set: &str) -> usize {
+    desired.filter.keys().filter(|k| matches!(k, filter::Key::Element(name, _) if &**name == set)).count()
+}
+
+#[test]
+fn a_service_becomes_virtual_servers_addresses_and_announcements() {
+    let (desired, notices) = computed(
+        config(),
+        vec![
+            node("n1", 1),
+            node("n2", 2),
+            service("web", |s| s.external_ips = vec![ip("10.0.0.2")]),
+            slice("web", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY), ("11.0.2.6", "n2", NOT_READY)]),
+        ],
+    );
+    assert_eq!(notices, BTreeSet::new());
+    let reals = vec!["11.0.1.5:8080".to_string(), "11.0.2.5:8080".into()];
+    assert_eq!(
+        servers(&desired),
+        [("10.0.0.2:80/Tcp".to_string(), reals.clone()), ("12.0.0.1:80/Tcp".into(), reals)].into()
+    );
+    assert_eq!(networks(&desired), ["10.0.0.2/32", "11.0.1.0/24", "12.0.0.1/32"].map(String::from).into());
+    assert_eq!(peers(&desired), ["192.168.1.2 AS65001", "192.168.1.201 AS65002"].map(String::from).into());
+    let addresses: Vec<String> = desired.addr.keys().map(|k| format!("{} {}", k.address, k.link)).collect();
+    assert_eq!(addresses, ["10.0.0.2/32 kube-dummy-if", "12.0.0.1/32 kube-dummy-if"]);
+    for route in desired.route.values() {
+        assert_eq!(route.src, Some(ip("192.168.1.1")), "local clients use the node's own address");
+    }
+    assert_eq!((elements(&desired, "services4"), elements(&desired, "service-ips4")), (2, 2));
+}
+
+#[test]
+fn endpoints_follow_the_api_contract() {
+    let cases: [(&str, Vec<(&str, &str, Conditions)>, &[&str]); 4] = [
+        ("only ready ones", vec![("11.0.1.5", "n1", READY), ("11.0.1.6", "n1", TERMINATING)], &["11.0.1.5:8080"]),
+        ("terminating ones when none is ready", vec![("11.0.1.6", "n1", TERMINATING)], &["11.0.1.6:8080"]),
+        ("never what is not ready", vec![("11.0.1.6", "n1", NOT_READY)], &[]),
+        ("no other family", vec![("fd00::5", "n1", READY)], &[]),
+    ];
+    for (what, endpoints, expected) in cases {
+        let (desired, _) = computed(config(), vec![node("n1", 1), service("web", |_| {}), slice("web", &endpoints)]);
+        assert_eq!(servers(&desired)["12.0.0.1:80/Tcp"], expected, "{what}");
+    }
+}
+
+#[test]
+fn local_policies_keep_to_local_endpoints() {
+    let objects = |external, internal, local| {
+        vec![
+            node("n1", 1),
+            service("web", |s| {
+                s.external_ips = vec![ip("10.0.0.2")];
+                s.external_traffic_policy = external;
+                s.internal_traffic_policy = internal;
+                s.local = local;
+            }),
+            slice("web", &[("11.0.2.5", "n2", READY)]),
+        ]
+    };
+    use TrafficPolicy::{Cluster, Local};
+    for (external, internal, annotation, cluster_reals, external_reals) in [
+        (Cluster, Cluster, false, 1, 1),
+        (Local, Cluster, false, 1, 0),
+        (Cluster, Local, false, 0, 1),
+        (Cluster, Local, true, 1, 0),
+    ] {
+        let (desired, _) = computed(config(), objects(external, internal, annotation));
+        let found = servers(&desired);
+        let case = format!("external {external:?} internal {internal:?} annotation {annotation}");
+        assert_eq!(found["12.0.0.1:80/Tcp"].len(), cluster_reals, "{case}");
+        assert_eq!(found["10.0.0.2:80/Tcp"].len(), external_reals, "{case}");
+        // What would find nobody is not announced.
+        assert_eq!(networks(&desired).contains("10.0.0.2/32"), external_reals == 1, "{case}");
+        assert_eq!(networks(&desired).contains("12.0.0.1/32"), cluster_reals == 1, "{case}");
+    }
+}
+
+#[test]
+fn what_is_refused_is_said_with_its_field_and_hides_nothing() {
+    let external = |addresses: &[&str]| {
+        let addresses: Vec<_> = addresses.iter().map(|a| ip(a)).collect();
+        vec![node("n1", 1), service("web", move |s| s.external_ips = addresses)]
+    };
+    let (desired, notices) = computed(config(), external(&["172.16.0.1", "10.0.0.2", "12.0.0.77"]));
+    assert!(servers(&desired).contains_key("10.0.0.2:80/Tcp"));
+    assert_eq!(servers(&desired).len(), 2);
+    let notices: Vec<String> = notices.into_iter().collect();
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[0].contains("Service default/web: spec.externalIPs[0]: 172.16.0.1 is outside"), "{notices:?}");
+    assert!(notices[1].contains("spec.externalIPs[2]: 12.0.0.77 is inside --service-cluster-ip-range"), "{notices:?}");
+    let unset = NodeConfig { service_external_ip_range: vec![], ..config() };
+    let (desired, notices) = computed(unset, external(&["10.0.0.2"]));
+    assert_eq!(servers(&desired).len(), 1);
+    assert!(notices.iter().any(|n| n.contains("--service-external-ip-range is not set")), "{notices:?}");
+    let off = NodeConfig { strict_external_ip_validation: false, ..config() };
+    assert_eq!(servers(&computed(off, external(&["172.16.0.1"])).0).len(), 2);
+}
+
+#[test]
+fn services_that_are_not_ours_are_left_alone() {
+    let skips: [fn(&mut fairway_objects::Service); 4] = [
+        |s| s.foreign_proxy = true,
+        |s| s.headless_label = true,
+        |s| s.cluster_ips.clear(),
+        |s| s.service_type = fairway_objects::ServiceType::ExternalName,
+    ];
+    for skip in skips {
+        let (desired, _) = computed(config(), vec![node("n1", 1), service("web", skip)]);
+        assert!(desired.ipvs.is_empty() && desired.addr.is_empty(), "{:?}", desired.ipvs);
+        assert_eq!(networks(&desired), ["11.0.1.0/24".to_string()].into(), "not announced either");
+    }
+}
+
+#[test]
+fn the_older_of_two_claimants_has_the_address_and_the_other_takes_over() {
+    let claim = |name: &str, created_s| {
+        service(name, move |s| {
+            s.created_s = created_s;
+            s.cluster_ips = vec![ip(if created_s == 1 { "12.0.0.1" } else { "12.0.0.2" })];
+            s.external_ips = vec![ip("10.0.0.2")];
+            s.scheduler = if created_s == 1 { Scheduler::Lc } else { Scheduler::Sh };
+        })
+    };
+    let mut compute = Compute::new(config());
+    feed(&mut compute, [node("n1", 1), claim("late", 2), slice("late", &[("11.0.2.9", "n2", READY)])]);
+    let changes = feed(&mut compute, [claim("early", 1), slice("early", &[("11.0.1.5", "n1", READY)])]);
+    assert_eq!(servers(&compute.desired())["10.0.0.2:80/Tcp"], ["11.0.1.5:8080"]);
+    let said: Vec<String> = changes.notices.iter().map(|n| format!("{n:?}")).collect();
+    assert!(said.len() == 1 && said[0].contains("Raised") && said[0].contains("early"), "{said:?}");
+    // More claims and changes of the loser do not disturb the winner.
+    let changes = feed(&mut compute, [slice("late", &[("11.0.2.8", "n2", READY)])]);
+    let touched = changes.ops.ipvs.iter().any(|op| format!("{op:?}").contains("10.0.0.2"));
+    assert!(!touched, "{:?}", changes.ops.ipvs);
+    compute.handle(Delta::Del(ObjectKey::new(Kind::Service, "default", "early")));
+    let changes = compute.flush();
+    assert_eq!(servers(&compute.desired())["10.0.0.2:80/Tcp"], ["11.0.2.8:8080"]);
+    assert!(changes.notices.iter().any(|n| matches!(n, NoticeChange::Cleared(_))), "{:?}", changes.notices);
+}
+
+#[test]
+fn one_endpoint_change_renders_one_unit_of_a_thousand_services() {
+    let mut compute = Compute::new(config());
+    let mut objects = vec![node("n1", 1)];
+    for n in 0..1000u32 {
+        let name = format!("svc-{n}");
+        objects.push(service(&name, move |s| s.cluster_ips = vec![std::net::Ipv4Addr::from(0x0c00_1000 + n).into()]));
+        objects.push(slice(&name, &[("11.0.1.5", "n1", READY)]));
+    }
+    let first = feed(&mut compute, objects);
+    assert!(first.rendered >= 1000);
+    let changes = feed(&mut compute, [slice("svc-500", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY)])]);
+    assert_eq!((changes.rendered, changes.ops.total()), (1, 1), "{:?}", changes.ops);
+    let same = feed(&mut compute, [slice("svc-500", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY)])]);
+    assert_eq!((same.rendered, same.ops.total()), (0, 0), "an object that says nothing new costs nothing");
+    let node_without_us = feed(&mut compute, [node("n2", 2)]);
+    assert_eq!(node_without_us.rendered, 1, "another node concerns one session");
+}
+
+#[test]
+fn nothing_may_be_deleted_before_every_kind_was_listed() {
+    let mut compute = Compute::new(config());
+    for kind in [Kind::Node, Kind::Service] {
+        compute.handle(Delta::Listed(kind));
+        assert!(!compute.synced());
+    }
+    compute.handle(Delta::Listed(Kind::EndpointSlice));
+    assert!(compute.synced());
+    assert!(Compute::new(router()).synced(), "a router waits for nobody");
+}
+
+#[test]
+fn a_relist_sweeps_what_it_does_not_mention() {
+    let mut compute = Compute::new(config());
+    feed(&mut compute, [node("n1", 1), service("a", |_| {}), service("b", |s| s.cluster_ips = vec![ip("12.0.0.2")])]);
+    compute.handle(Delta::Relist(Kind::Service));
+    compute.handle(put(service("a", |_| {})));
+    compute.handle(Delta::Listed(Kind::Service));
+    compute.flush();
+    assert_eq!(servers(&compute.desired()).into_keys().collect::<Vec<_>>(), ["12.0.0.1:80/Tcp"]);
+}
+
+#[test]
+fn without_its_node_object_nothing_is_served_and_the_reason_is_said() {
+    let (desired, notices) = computed(config(), vec![node("n2", 2), service("web", |_| {})]);
+    assert!(desired.ipvs.is_empty() && networks(&desired).is_empty() && peers(&desired).is_empty());
+    assert!(notices.iter().any(|n| n.starts_with("Node n1: ")), "{notices:?}");
+}
+
+#[test]
+fn a_bad_peer_hides_no_other() {
+    let mut bad = config();
+    let mut own = bad.peers[0].clone();
+    own.address = ip("192.168.1.1");
+    let mut other_family = bad.peers[0].clone();
+    other_family.address = ip("fd00::201");
+    bad.peers.extend([own, other_family]);
+    let (desired, notices) = computed(bad, vec![node("n1", 1)]);
+    assert_eq!(peers(&desired), ["192.168.1.201 AS65002".to_string()].into());
+    assert_eq!(notices.len(), 2, "{notices:?}");
+}
+
+#[test]
+fn learned_routes_become_ecmp_routes_of_our_protocol() {
+    let mut compute = Compute::new(router());
+    compute.flush();
+    let prefix = "10.0.0.2/32".parse().expect("a prefix");
+    compute.learned(Learned { prefix, next_hops: vec![ip("192.168.1.2"), ip("192.168.1.1")] });
+    let changes = compute.flush();
+    let [Op::Put(key, value)] = &changes.ops.route[..] else { panic!("{:?}", changes.ops.route) };
+    assert_eq!((key.prefix, value.protocol, value.next_hops.len()), (prefix, 17, 2));
+    compute.learned(Learned { prefix, next_hops: vec![] });
+    compute.learned(Learned { prefix, next_hops: vec![ip("192.168.1.1"), ip("192.168.1.2")] });
+    assert!(compute.flush().ops.is_empty(), "a change that was undone is no change");
+    compute.learned(Learned { prefix, next_hops: vec![] });
+    assert_eq!(compute.flush().ops.route, [Op::Del(key.clone())]);
+}
+
+#[test]
+fn policies_have_kube_routers_shape() {
+    let (desired, _) = computed(NodeConfig { advertise_pod_cidr: false, ..config() }, vec![node("n1", 1)]);
+    let Some(bgp::Value::Policy(export)) = desired.bgp.get(&bgp::Key::Policy(bgp::Direction::Export)) else {
+        panic!("no export policy")
+    };
+    let names: BTreeSet<&str> = export.statements.iter().map(|s| &*s.name).collect();
+    assert!(names.contains("podcidrdefinedsetiBGPpeerset"), "pods go to the mesh, whatever the flag says: {names:?}");
+    assert!(names.contains("servicevipsdefinedsetexternalpeerset"), "{names:?}");
+    assert!(!names.contains("podcidrdefinedsetexternalpeerset"), "{names:?}");
+    assert!(!export.default_accept);
+    let Some(bgp::Value::Policy(import)) = desired.bgp.get(&bgp::Key::Policy(bgp::Direction::Import)) else {
+        panic!("no import policy")
+    };
+    assert!(import.default_accept && import.statements.iter().all(|s| !s.accept));
+}
+
+/// Applies ops to a table and checks that none is redundant.
+fn apply<P: Plane>(table: &mut Table<P>, ops: Vec<Op<P>>) -> Result<(), TestCaseError> {
+    for op in ops {
+        match op {
+            Op::Put(key, value) => {
+                prop_assert!(table.get(&key) != Some(&value), "put of what is there: {key:?}");
+                table.insert(key, value);
+            }
+            Op::Del(key) => prop_assert!(table.remove(&key).is_some(), "delete of nothing: {key:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn apply_all(desired: &mut Desired, ops: Ops) -> Result<(), TestCaseError> {
+    apply(&mut desired.sysctl, ops.sysctl)?;
+    apply(&mut desired.link, ops.link)?;
+    apply(&mut desired.addr, ops.addr)?;
+    apply(&mut desired.filter, ops.filter)?;
+    apply(&mut desired.rule, ops.rule)?;
+    apply(&mut desired.route, ops.route)?;
+    apply(&mut desired.ipvs, ops.ipvs)?;
+    apply(&mut desired.bgp, ops.bgp)
+}
+
+fn apply_notices(standing: &mut BTreeSet<Notice>, changes: Vec<NoticeChange>) -> Result<(), TestCaseError> {
+    for change in changes {
+        match change {
+            NoticeChange::Raised(n) => prop_assert!(standing.insert(n.clone()), "raised twice: {n}"),
+            NoticeChange::Cleared(n) => prop_assert!(standing.remove(&n), "cleared without standing: {n}"),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_from_scratch(steps in prop::collection::vec(step(), 1..60), mesh in any::<bool>()) {
+        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, enable_ipv6: true, ..config() };
+        let mut compute = Compute::new(config.clone());
+        let mut applied = Desired::default();
+        let mut standing = BTreeSet::new();
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Flush => {
+                    let changes = compute.flush();
+                    apply_all(&mut applied, changes.ops)?;
+                    apply_notices(&mut standing, changes.notices)?;
+                }
+                Step::Delta(delta) => {
+                    model.handle(&delta);
+                    compute.handle(delta);
+                }
+                Step::Learned(learned) => {
+                    model.learned.insert(learned.prefix, learned.next_hops.clone());
+                    compute.learned(learned);
+                }
+            }
+        }
+        // A list that never ended says nothing yet.
+        for kind in Kind::ALL {
+            model.handle(&Delta::Listed(kind));
+            compute.handle(Delta::Listed(kind));
+        }
+        let changes = compute.flush();
+        apply_all(&mut applied, changes.ops)?;
+        apply_notices(&mut standing, changes.notices)?;
+        let (desired, notices) = from_scratch(&config, model.objects.values().cloned(), model.learned.clone());
+        prop_assert_eq!(&applied, &desired);
+        prop_assert_eq!(&compute.desired(), &desired);
+        prop_assert_eq!(&standing, &notices);
+        prop_assert!(compute.flush().ops.is_empty());
+        // Taking everything back leaves what an empty cluster has.
+        for key in model.objects.into_keys() {
+            compute.handle(Delta::Del(key));
+        }
+        for prefix in model.learned.into_keys() {
+            compute.learned(Learned { prefix, next_hops: vec![] });
+        }
+        apply_all(&mut applied, compute.flush().ops)?;
+        prop_assert_eq!(&applied, &from_scratch(&config, [], []).0);
+    }
+}

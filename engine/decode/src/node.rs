@@ -1,0 +1,264 @@
+//! `v1/Node`, with kube-router's annotations.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fairway_objects::{BgpPeer, Node, Object, ObjectKey};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as api;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::annotations::field;
+use crate::reader::{Notices, Read, Words, go_u32, typed};
+
+/// BGP's port.
+const BGP_PORT: u16 = 179;
+
+pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
+    let object: api::Node = typed(value)?;
+    let mut notices = Notices::new(key);
+    let spec = object.spec.unwrap_or_default();
+    let words = object.metadata.annotations.unwrap_or_default();
+    let (mut internal_ips, mut external_ips) = (vec![], vec![]);
+    let addresses = object.status.and_then(|s| s.addresses).unwrap_or_default();
+    for (i, address) in addresses.into_iter().enumerate() {
+        let list = match address.type_.as_str() {
+            "InternalIP" => &mut internal_ips,
+            "ExternalIP" => &mut external_ips,
+            _ => continue,
+        };
+        let field = format!("status.addresses[{i}].address");
+        list.extend(notices.parse::<IpAddr>(field, &address.address, "an IP address"));
+    }
+    let node = Node {
+        name: key.name.clone(),
+        internal_ips,
+        external_ips,
+        pod_cidrs: pod_cidrs(&words, spec.pod_cidrs, spec.pod_cidr, &mut notices),
+        asn: number(&words, "kube-router.io/node.asn", &mut notices).filter(|asn| *asn != 0),
+        communities: communities(&words, &mut notices),
+        path_prepend: path_prepend(&words, &mut notices),
+        import_reject: cidrs(&words, "kube-router.io/node.bgp.customimportreject", &mut notices).unwrap_or_default(),
+        peers: peers(&words, &mut notices),
+    };
+    Ok((Object::Node(Arc::new(node)), notices.list))
+}
+
+/// A comma list of prefixes, if the annotation is there.
+fn cidrs(words: &Words, name: &str, notices: &mut Notices) -> Option<Vec<IpNet>> {
+    let list = words.get(name)?;
+    let entries = list.split(',').map(str::trim).filter(|t| !t.is_empty());
+    Some(entries.filter_map(|t| notices.parse(field(name), t, "a CIDR")).collect())
+}
+
+/// One order of sources everywhere: `pod-cidr`, `pod-cidrs`, `spec.podCIDRs`, `spec.podCIDR`.
+fn pod_cidrs(words: &Words, list: Option<Vec<String>>, one: Option<String>, notices: &mut Notices) -> Vec<IpNet> {
+    for name in ["kube-router.io/pod-cidr", "kube-router.io/pod-cidrs"] {
+        if let Some(found) = cidrs(words, name, notices) {
+            return found;
+        }
+    }
+    let (name, texts) = match list {
+        Some(list) if !list.is_empty() => ("spec.podCIDRs", list),
+        _ => ("spec.podCIDR", one.into_iter().filter(|t| !t.is_empty()).collect()),
+    };
+    texts.iter().filter_map(|t| notices.parse(name, t, "a CIDR")).collect()
+}
+
+fn number(words: &Words, name: &str, notices: &mut Notices) -> Option<u32> {
+    let text = words.get(name)?;
+    let number = go_u32(text);
+    if number.is_none() {
+        notices.add(field(name), format!("`{text}` is not a number of 32 bits"));
+    }
+    number
+}
+
+/// Standard communities: a number of 32 bits, `a:b` of 16 bits each, or a well-known name (RFC 1997, 8326, 9494).
+fn communities(words: &Words, notices: &mut Notices) -> Vec<u32> {
+    let name = "kube-router.io/node.bgp.communities";
+    let mut found = vec![];
+    for text in words.get(name).into_iter().flat_map(|list| list.split(',')).map(str::trim) {
+        let known = match text.to_ascii_lowercase().as_str() {
+            "graceful-shutdown" => Some(0xffff_0000),
+            "accept-own" => Some(0xffff_0001),
+            "llgr-stale" => Some(0xffff_0006),
+            "no-llgr" => Some(0xffff_0007),
+            "blackhole" => Some(0xffff_029a),
+            "no-export" => Some(0xffff_ff01),
+            "no-advertise" => Some(0xffff_ff02),
+            "no-export-subconfed" => Some(0xffff_ff03),
+            "no-peer" => Some(0xffff_ff04),
+            _ => None,
+        };
+        let pair = || {
+            let (a, b) = text.split_once(':')?;
+            Some(u32::from(a.parse::<u16>().ok()?) << 16 | u32::from(b.parse::<u16>().ok()?))
+        };
+        match known.or_else(pair).or_else(|| text.parse().ok()) {
+            Some(community) => found.push(community),
+            None => notices.add(field(name), format!("`{text}` is not a community (65001:100, or no-export)")),
+        }
+    }
+    found
+}
+
+fn path_prepend(words: &Words, notices: &mut Notices) -> Option<(u32, u8)> {
+    let (name_as, name_n) = ("kube-router.io/path-prepend.as", "kube-router.io/path-prepend.repeat-n");
+    match (words.get(name_as), words.get(name_n)) {
+        (None, None) => None,
+        (Some(_), Some(times)) => {
+            let asn = number(words, name_as, notices)?;
+            let times = notices.parse::<u8>(field(name_n), times, "a number of 1-255")?;
+            Some((asn, times))
+        }
+        (Some(_), None) => {
+            notices.add(field(name_as), format!("{name_n} is missing; nothing is prepended"));
+            None
+        }
+        (None, Some(_)) => {
+            notices.add(field(name_n), format!("{name_as} is missing; nothing is prepended"));
+            None
+        }
+    }
+}
+
+/// One item of `kube-router.io/peers`.
+#[derive(Deserialize)]
+struct PeerItem {
+    remoteip: Option<String>,
+    remoteasn: Option<u32>,
+    localip: Option<String>,
+    password: Option<String>,
+    port: Option<u16>,
+}
+
+fn peers(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
+    let name = "kube-router.io/peers";
+    let Some(text) = words.get(name) else { return peer_lists(words, notices) };
+    let items: Vec<serde_json::Value> = match serde_saphyr::from_str(text) {
+        Ok(items) => items,
+        Err(error) => {
+            notices.add(field(name), format!("not a YAML list of peers: {}", first_line(&error.to_string())));
+            return vec![];
+        }
+    };
+    let mut found = vec![];
+    for (i, item) in items.into_iter().enumerate() {
+        let at = format!("{}[{i}]", field(name));
+        match serde_json::from_value::<PeerItem>(item) {
+            Ok(item) => found.extend(peer(item, &at, notices)),
+            Err(error) => notices.add(at, error.to_string()),
+        }
+    }
+    found
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn peer(item: PeerItem, at: &str, notices: &mut Notices) -> Option<BgpPeer> {
+    let Some(remote) = item.remoteip else {
+        notices.add(at, "remoteip is missing");
+        return None;
+    };
+    let Some(asn) = item.remoteasn.filter(|asn| *asn != 0) else {
+        notices.add(at, "remoteasn is missing or 0");
+        return None;
+    };
+    let address = notices.parse(at, &remote, "an IP address")?;
+    let local = match item.localip.filter(|t| !t.is_empty()) {
+        Some(text) => Some(notices.parse(at, &text, "an IP address")?),
+        None => None,
+    };
+    let password = match item.password.filter(|t| !t.is_empty()) {
+        Some(text) => match base64(&text) {
+            Some(password) => Some(password),
+            None => {
+                notices.add(at, "the password is not base64 text");
+                return None;
+            }
+        },
+        None => None,
+    };
+    Some(BgpPeer { address, asn, port: item.port.unwrap_or(BGP_PORT), password, local })
+}
+
+/// The older form: five comma lists of one length.
+fn peer_lists(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
+    let name = |what: &str| format!("kube-router.io/peer.{what}");
+    let list = |what: &str| -> Option<Vec<String>> {
+        words.get(&name(what)).map(|l| l.split(',').map(|t| t.trim().to_string()).collect())
+    };
+    let (ips, asns) = match (list("ips"), list("asns")) {
+        (None, None) => return vec![],
+        (Some(ips), Some(asns)) => (ips, asns),
+        (Some(_), None) => {
+            notices.add(field(&name("ips")), format!("{} is missing; no peers", name("asns")));
+            return vec![];
+        }
+        (None, Some(_)) => {
+            notices.add(field(&name("asns")), format!("{} is missing; no peers", name("ips")));
+            return vec![];
+        }
+    };
+    let others = [list("ports"), list("passwords"), list("localips")];
+    for (what, other) in
+        ["asns", "ports", "passwords", "localips"].iter().zip([&Some(asns.clone())].into_iter().chain(&others))
+    {
+        if let Some(other) = other
+            && other.len() != ips.len()
+        {
+            let reason = format!("{} entries for {} peers; no peers", other.len(), ips.len());
+            notices.add(field(&name(what)), reason);
+            return vec![];
+        }
+    }
+    let [ports, passwords, locals] = others;
+    let nth = |list: &Option<Vec<String>>, i: usize| list.as_ref().and_then(|l| l.get(i)).cloned();
+    let mut found = vec![];
+    for (i, (ip, asn)) in ips.into_iter().zip(asns).enumerate() {
+        let at = format!("{}[{i}]", field(&name("ips")));
+        let port = match nth(&ports, i) {
+            Some(text) => match notices.parse::<u16>(&at, &text, "a port") {
+                Some(port) => Some(port),
+                None => continue,
+            },
+            None => None,
+        };
+        let Some(remoteasn) = notices.parse::<u32>(&at, &asn, "an autonomous system number") else { continue };
+        let item = PeerItem {
+            remoteip: Some(ip),
+            remoteasn: Some(remoteasn),
+            localip: nth(&locals, i),
+            password: nth(&passwords, i),
+            port,
+        };
+        found.extend(peer(item, &at, notices));
+    }
+    found
+}
+
+/// Standard base64 (RFC 4648 section 4) of a text in UTF-8.
+fn base64(text: &str) -> Option<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let text = text.trim();
+    let digits = text.trim_end_matches('=');
+    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+        return None;
+    }
+    let mut bytes = vec![];
+    let (mut buffer, mut bits) = (0u32, 0u32);
+    for digit in digits.bytes() {
+        let value = ALPHABET.iter().position(|d| *d == digit)?;
+        buffer = (buffer << 6 | u32::try_from(value).ok()?) & 0xffff;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from(buffer >> bits & 0xff).ok()?);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
