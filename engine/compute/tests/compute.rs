@@ -83,7 +83,8 @@ fn a_service_becomes_virtual_servers_addresses_and_announcements() {
 
 #[test]
 fn endpoints_follow_the_api_contract() {
-    let cases: [(&str, Vec<(&str, &str, Conditions)>, &[&str]); 4] = [
+    type Case = (&'static str, Vec<(&'static str, &'static str, Conditions)>, &'static [&'static str]);
+    let cases: [Case; 4] = [
         ("only ready ones", vec![("11.0.1.5", "n1", READY), ("11.0.1.6", "n1", TERMINATING)], &["11.0.1.5:8080"]),
         ("terminating ones when none is ready", vec![("11.0.1.6", "n1", TERMINATING)], &["11.0.1.6:8080"]),
         ("never what is not ready", vec![("11.0.1.6", "n1", NOT_READY)], &[]),

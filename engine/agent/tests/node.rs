@@ -1,0 +1,450 @@
+//! One node against a kernel of tables.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use fairway_agent::{Agent, Batch, Input, Output, bgp};
+use fairway_desired::{
+    AddrValue, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey, RouteKind, RouteValue, ipvs,
+};
+use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, Scheduler};
+use proptest::prelude::*;
+
+fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
+    let mut host = Host::new(config, kernel);
+    host.input([Input::Tick]);
+    for kind in Kind::ALL {
+        let of_kind: Vec<Input> = objects.iter().filter(|o| o.kind() == kind).cloned().map(put).collect();
+        host.input([Input::Delta(Delta::Relist(kind))]);
+        host.input(of_kind);
+        host.input([Input::Delta(Delta::Listed(kind))]);
+    }
+    host
+}
+
+#[test]
+fn built_up_in_rank_order_and_announced_last() {
+    let host = started(config(), Kernel::default(), &cluster());
+    assert!(host.agent.in_sync(), "{:?}", host.agent);
+    let runs = host.kernel.runs();
+    assert!(runs.is_sorted() && runs.iter().all(|(_, put)| *put), "{runs:?}");
+    assert!(runs.contains(&(PlaneId::Link, true)) && runs.contains(&(PlaneId::Ipvs, true)), "{runs:?}");
+    assert!(host.announced.iter().all(|(_, networks)| networks.is_empty()));
+    assert!(host.networks().contains("10.0.0.1/32") && host.networks().contains("10.0.0.2/32"));
+    assert_eq!(host.agent.parked(), []);
+}
+
+#[test]
+fn torn_down_in_reverse_and_withdrawn_first() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    host.kernel.log.clear();
+    host.announced.clear();
+    host.input([del(&service(2, Scheduler::Rr)), del(&slice(2, &[3, 4]))]);
+    assert!(host.agent.in_sync());
+    let runs: Vec<PlaneId> = host.kernel.runs().into_iter().filter(|(_, put)| !put).map(|(plane, _)| plane).collect();
+    assert!(runs.len() > 2 && runs.is_sorted_by(|a, b| a > b), "{runs:?}");
+    assert!(!host.networks().contains("10.0.0.2/32") && host.networks().contains("10.0.0.1/32"));
+    assert!(host.announced.iter().all(|(_, networks)| !networks.contains("10.0.0.2/32")), "{:?}", host.announced);
+    assert!(!host.kernel.ipvs.keys().any(|key| format!("{key:?}").contains("10.0.0.2")));
+}
+
+#[test]
+fn nothing_is_applied_before_all_is_listed() {
+    let objects = cluster();
+    let full = started(config(), Kernel::default(), &objects).kernel;
+    let mut host = Host::new(config(), Kernel { log: vec![], ..full.clone() });
+    host.input([Input::Tick]);
+    host.input(objects.iter().cloned().map(put));
+    host.input([Input::Delta(Delta::Listed(Kind::Service))]);
+    host.run_until(Duration::from_secs(300));
+    assert_eq!(host.kernel.log, []);
+    assert!(!host.agent.in_sync());
+    host.input(listed());
+    // The lists were empty, so now all of it goes.
+    assert!(host.kernel.ipvs.is_empty() && host.kernel.addr.is_empty());
+}
+
+#[test]
+fn a_restart_touches_nothing_that_is_right() {
+    let objects = cluster();
+    let mut full = started(config(), Kernel::default(), &objects).kernel;
+    full.log.clear();
+    let mut host = started(config(), full.clone(), &objects);
+    host.run_until(Duration::from_secs(600));
+    assert!(host.agent.in_sync());
+    assert_eq!(host.kernel.log, []);
+
+    // And what is wrong, and only that, is put right.
+    let (stray, value) = (full.addr.keys().next().unwrap().clone(), AddrValue);
+    let missing = full.ipvs.keys().next_back().unwrap().clone();
+    full.ipvs.remove(&missing);
+    let mut extra = stray.clone();
+    extra.address = "10.0.0.99/32".parse().unwrap();
+    full.addr.insert(extra.clone(), value);
+    let host = started(config(), full, &objects);
+    let mut log: Vec<(PlaneId, bool)> = host.kernel.log.iter().map(|(plane, put, _)| (*plane, *put)).collect();
+    log.sort_unstable();
+    assert_eq!(log, [(PlaneId::Addr, false), (PlaneId::Ipvs, true)]);
+}
+
+#[test]
+fn tampering_is_repaired() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    let before = host.kernel.clone();
+    host.kernel.ipvs.clear();
+    host.kernel.filter.clear();
+    host.kernel.log.clear();
+    host.run_until(Duration::from_secs(200));
+    assert!(host.agent.in_sync());
+    assert_eq!(host.kernel.tables(), before.tables());
+    assert!(host.kernel.log.iter().all(|(plane, put, _)| [PlaneId::Ipvs, PlaneId::Filter].contains(plane) && *put));
+    host.kernel.addr.clear();
+    host.agent.resync();
+    host.drain();
+    assert_eq!(host.kernel.tables(), before.tables());
+}
+
+#[test]
+fn one_refused_key_is_reported_held_back_and_healed() {
+    let mut host = started(config(), Kernel { refuse: Some(ip("10.0.0.1")), ..Kernel::default() }, &cluster());
+    host.run_until(Duration::from_secs(100));
+    assert!(host.agent.in_sync(), "parked keys are allowed");
+    let wanted = "kernel ipvs 10.0.0.1:5001/TCP: refused: errno 22";
+    assert!(host.notices.contains(wanted), "{:?}", host.notices);
+    let parked = host.agent.parked();
+    assert!(parked.contains(&(PlaneId::Ipvs, "10.0.0.1:5001/TCP".into(), Outcome::Refused(22))), "{parked:?}");
+    assert!(parked.iter().all(|(_, key, _)| key.starts_with("10.0.0.1:")), "{parked:?}");
+    let networks = host.networks();
+    assert!(!networks.contains("10.0.0.1/32") && networks.contains("10.0.0.2/32"), "{networks:?}");
+    host.kernel.refuse = None;
+    host.run_until(Duration::from_secs(300));
+    assert_eq!((host.agent.parked(), host.notices.len()), (vec![], 0), "{:?}", host.notices);
+    assert!(host.networks().contains("10.0.0.1/32"));
+}
+
+#[test]
+fn an_address_that_is_not_in_place_is_not_announced() {
+    let host = started(config(), Kernel { refuse_addr: Some(ip("10.0.0.2")), ..Kernel::default() }, &cluster());
+    assert!(host.agent.in_sync());
+    assert!(
+        host.notices.contains("kernel addr 10.0.0.2/32 dev kube-dummy-if: refused: errno 99"),
+        "{:?}",
+        host.notices
+    );
+    assert!(host.networks().contains("10.0.0.1/32") && !host.networks().contains("10.0.0.2/32"));
+}
+
+#[test]
+fn excluded_cidrs_are_left_alone() {
+    let foreign = ipvs::Key {
+        server: ipvs::VirtualServerKey::Address {
+            address: ip("172.16.0.1"),
+            port: 80,
+            protocol: fairway_desired::Protocol::Tcp,
+        },
+        real: None,
+    };
+    let value = started(config(), Kernel::default(), &cluster()).kernel.ipvs.values().next().unwrap().clone();
+    let kernel = Kernel { ipvs: [(foreign.clone(), value)].into(), ..Kernel::default() };
+    let excluded = vec!["172.16.0.0/16".parse().unwrap(), "10.0.0.2/32".parse().unwrap()];
+    let host = started(NodeConfig { excluded_cidrs: excluded, ..config() }, kernel.clone(), &cluster());
+    assert!(host.kernel.ipvs.contains_key(&foreign));
+    assert!(host.notices.contains("kernel ipvs 10.0.0.2:5001/TCP: not ours, left alone"), "{:?}", host.notices);
+    assert!(!host.networks().contains("10.0.0.2/32"));
+    let host = started(config(), kernel.clone(), &cluster());
+    assert!(!host.kernel.ipvs.contains_key(&foreign), "without the flag the whole table is ours");
+    let host = started(NodeConfig { run_service_proxy: false, ..config() }, kernel.clone(), &cluster());
+    assert!(host.agent.in_sync());
+    assert_eq!(host.kernel.ipvs, kernel.ipvs, "without the service proxy it is not");
+}
+
+/// Answers are withheld: requests to different planes are in flight together, and gates hold meanwhile.
+#[test]
+fn higher_planes_wait_for_answers() {
+    let mut agent = Agent::new(config(), 1);
+    let mut kernel = Kernel::default();
+    let now = Duration::ZERO;
+    cluster().into_iter().map(put).chain(Kind::ALL.map(|kind| Input::Delta(Delta::Listed(kind)))).for_each(|input| {
+        agent.handle(now, input);
+    });
+    let mut requests: Vec<Output> = std::iter::from_fn(|| agent.poll()).collect();
+    let observed: Vec<&Output> = requests.iter().filter(|o| matches!(o, Output::Observe(_))).collect();
+    assert_eq!(observed.len(), 7, "all at once");
+    // The last answer first: nothing can be applied while the planes below are not known.
+    requests.retain(|o| matches!(o, Output::Observe(_)));
+    while let Some(request) = requests.pop() {
+        let last = requests.is_empty();
+        agent.handle(now, fairway_agent::serve(request, &mut kernel).unwrap());
+        let more: Vec<Output> = std::iter::from_fn(|| agent.poll()).collect();
+        let planes: Vec<PlaneId> =
+            more.iter().filter_map(|o| if let Output::Apply(batch) = o { Some(batch.plane()) } else { None }).collect();
+        assert_eq!(planes, if last { vec![PlaneId::Sysctl] } else { vec![] });
+        if last {
+            let Some(Output::Apply(Batch::Sysctl(ops))) = more.iter().find(|o| matches!(o, Output::Apply(_))) else {
+                panic!("{more:?}");
+            };
+            assert!(ops.len() > 1 && ops.iter().all(|op| matches!(op, Op::Put(..))));
+        }
+    }
+}
+
+#[test]
+fn shutdown_leaves_the_kernel_as_it_is() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    let before = host.kernel.clone();
+    host.input([Input::Shutdown]);
+    host.input([del(&service(1, Scheduler::Rr)), Input::Tick]);
+    host.run_until(Duration::from_secs(1_000));
+    assert_eq!(host.kernel.tables(), before.tables());
+    assert_eq!(host.kernel.log.len(), before.log.len());
+}
+
+fn learned(prefix: &str) -> (RouteKey, RouteValue) {
+    let key = RouteKey { prefix: prefix.parse().unwrap(), table: MAIN_TABLE, metric: 0 };
+    let next_hops = vec![NextHop { via: Some(ip("192.168.1.9")), dev: None, weight: 1 }];
+    (key, RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops })
+}
+
+#[test]
+fn inherited_routes_stay_until_sessions_had_their_chance() {
+    let (key, value) = learned("11.0.9.0/24");
+    let kernel = || Kernel { route: [(key.clone(), value.clone())].into(), ..Kernel::default() };
+    let config = NodeConfig { peers: vec![peer("192.168.1.201", 65_002)], ..config() };
+    let mut host = started(config, kernel(), &cluster());
+    host.run_until(Duration::from_secs(80));
+    assert!(host.kernel.route.contains_key(&key), "the peer may still come");
+    host.run_until(Duration::from_secs(100));
+    assert!(!host.kernel.route.contains_key(&key), "it did not");
+    assert!(host.agent.in_sync());
+    // Nobody to wait for.
+    let host = started(common::config(), kernel(), &cluster());
+    assert!(!host.kernel.route.contains_key(&key));
+}
+
+fn router(number: u8, networks: &[&str]) -> NodeConfig {
+    let router = RouterConfig {
+        asn: 65_000 + u32::from(number),
+        router_id: [192, 168, 1, number].into(),
+        accept: vec![("192.168.1.0/24".parse().unwrap(), vec![64_512])],
+        import_reject: vec![],
+        networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
+        addresses: vec![ip(&format!("192.168.1.{number}"))],
+    };
+    NodeConfig::router("vm-201", router)
+}
+
+/// Two hosts and a wire. Connections are numbered by the dialing side's id; nothing is lost or reordered.
+struct Wire {
+    hosts: [Host; 2],
+    addresses: [&'static str; 2],
+    /// (dialing host, its connection, the other side's connection)
+    links: Vec<(usize, bgp::ConnId, bgp::ConnId)>,
+}
+
+impl Wire {
+    /// Carries everything that waits to be carried. Returns whether there was anything.
+    fn carry(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..2 {
+            let to = 1 - from;
+            for output in std::mem::take(&mut self.hosts[from].bgp) {
+                any = true;
+                let here = ip(self.addresses[from]);
+                match output {
+                    bgp::Output::Connect { conn, remote, .. } if remote.ip() == ip(self.addresses[to]) => {
+                        let other = bgp::ConnId::In(self.links.len() as u64);
+                        self.links.push((from, conn, other));
+                        let local = (here, 40_000).into();
+                        self.hosts[to].input([Input::Bgp(bgp::Input::Accepted {
+                            conn: other,
+                            local: remote,
+                            remote: local,
+                        })]);
+                        self.hosts[from].input([Input::Bgp(bgp::Input::Connected { conn, local, remote })]);
+                    }
+                    bgp::Output::Connect { conn, .. } => {
+                        self.hosts[from].input([Input::Bgp(bgp::Input::ConnectFailed { conn })]);
+                    }
+                    bgp::Output::Send { conn, bytes } => {
+                        if let Some(conn) = self.far_end(from, conn) {
+                            self.hosts[to].input([Input::Bgp(bgp::Input::Received { conn, bytes })]);
+                        }
+                    }
+                    bgp::Output::Close { conn } => {
+                        if let Some(conn) = self.far_end(from, conn) {
+                            self.hosts[to].input([Input::Bgp(bgp::Input::Closed { conn })]);
+                        }
+                    }
+                    bgp::Output::Listen { .. } | bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
+                }
+            }
+        }
+        any
+    }
+
+    fn far_end(&self, host: usize, conn: bgp::ConnId) -> Option<bgp::ConnId> {
+        let (_, out, incoming) =
+            self.links.iter().find(|(dialer, out, incoming)| conn == if *dialer == host { *out } else { *incoming })?;
+        Some(if conn == *out { *incoming } else { *out })
+    }
+
+    fn run_until(&mut self, end: Duration) {
+        let mut now = self.hosts[0].now;
+        loop {
+            self.hosts.iter_mut().for_each(Host::drain);
+            while self.carry() {}
+            let next = self.hosts.iter().filter_map(|h| h.agent.deadline()).min().unwrap_or(end);
+            let over = next > end;
+            now = now.max(next.min(end));
+            for host in &mut self.hosts {
+                host.now = now;
+                host.input([Input::Tick]);
+            }
+            if over {
+                while self.carry() {}
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn two_agents_exchange_routes() {
+    let config = NodeConfig { peers: vec![peer("192.168.1.201", 65_201)], ..config() };
+    let (stale, value) = learned("11.0.9.0/24");
+    let (again, _) = learned("20.0.0.0/8");
+    let kernel = Kernel { route: [(stale.clone(), value.clone()), (again.clone(), value)].into(), ..Kernel::default() };
+    let node = started(config, kernel, &cluster());
+    let mut router = Host::new(router(201, &["20.0.0.0/8"]), Kernel::default());
+    router.input([Input::Tick]);
+    let mut wire = Wire { hosts: [node, router], addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] };
+    wire.run_until(Duration::from_secs(30));
+    for host in &wire.hosts {
+        let neighbors = host.agent.speaker().neighbors();
+        assert_eq!(neighbors.iter().map(|n| n.state).collect::<Vec<_>>(), [bgp::SessionState::Established]);
+        assert!(host.agent.in_sync(), "{:?}", host.agent);
+    }
+    let via = |host: &Host, prefix: &str| {
+        let key = RouteKey { prefix: prefix.parse().unwrap(), table: MAIN_TABLE, metric: 0 };
+        host.kernel.route.get(&key).map(|value| value.next_hops.iter().filter_map(|n| n.via).collect::<Vec<_>>())
+    };
+    assert_eq!(via(&wire.hosts[1], "10.0.0.1/32"), Some(vec![ip("192.168.1.1")]));
+    assert_eq!(via(&wire.hosts[1], "10.0.0.2/32"), Some(vec![ip("192.168.1.1")]));
+    assert_eq!(via(&wire.hosts[0], "20.0.0.0/8"), Some(vec![ip("192.168.1.201")]));
+    assert!(!wire.hosts[0].kernel.route.contains_key(&stale), "the only peer had its say");
+    let touched =
+        |key: &RouteKey, put: bool| wire.hosts[0].kernel.log.contains(&(PlaneId::Route, put, format!("{key:?}")));
+    assert!(touched(&again, true) && !touched(&again, false), "corrected, never removed");
+
+    wire.hosts[0].input([del(&service(2, Scheduler::Rr))]);
+    wire.run_until(Duration::from_secs(60));
+    assert_eq!(via(&wire.hosts[1], "10.0.0.2/32"), None);
+    assert!(via(&wire.hosts[1], "10.0.0.1/32").is_some());
+
+    wire.hosts[0].input([Input::Shutdown]);
+    wire.run_until(Duration::from_secs(61));
+    assert_eq!(via(&wire.hosts[1], "10.0.0.1/32"), None, "withdrawn with the session");
+    assert!(via(&wire.hosts[0], "20.0.0.0/8").is_some(), "the data plane stays");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(Object),
+    Del(Object),
+    Relist(Kind),
+    Listed(Kind),
+    Drain,
+    Advance(u32),
+    Tamper(u8),
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        1 => Just(node("vm-001", "192.168.1.1", "11.0.1.0/24")),
+        1 => Just(node("vm-002", "192.168.1.2", "11.0.2.0/24")),
+        4 => (1..5_u8, any::<bool>()).prop_map(|(n, sh)| service(n, if sh { Scheduler::Sh } else { Scheduler::Rr })),
+        4 => (1..5_u8, prop::collection::btree_set(1..9_u8, 0..4))
+            .prop_map(|(n, endpoints)| slice(n, &endpoints.into_iter().collect::<Vec<_>>())),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = || prop::sample::select(Kind::ALL.as_slice());
+    prop_oneof![
+        8 => object().prop_map(Step::Put),
+        3 => object().prop_map(Step::Del),
+        1 => kind().prop_map(Step::Relist),
+        2 => kind().prop_map(Step::Listed),
+        6 => Just(Step::Drain),
+        3 => (0..40_000_u32).prop_map(Step::Advance),
+        1 => (0..4_u8).prop_map(Step::Tamper),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Any history and any faults: in the end the kernel has what the objects that are left call for.
+    #[test]
+    fn converges(seed: u64, listed_first: bool, steps in prop::collection::vec(step(), 0..80)) {
+        let kernel = Kernel { faults: Some(oorandom::Rand32::new(seed)), ..Kernel::default() };
+        let mut host = Host::new(config(), kernel);
+        if listed_first {
+            host.input(listed());
+        }
+        for step in steps {
+            match step {
+                Step::Put(object) => host.agent.handle(host.now, put(object)),
+                Step::Del(object) => host.agent.handle(host.now, del(&object)),
+                Step::Relist(kind) => host.agent.handle(host.now, Input::Delta(Delta::Relist(kind))),
+                Step::Listed(kind) => host.agent.handle(host.now, Input::Delta(Delta::Listed(kind))),
+                Step::Drain => host.drain(),
+                Step::Advance(ms) => {
+                    host.now += Duration::from_millis(ms.into());
+                    host.input([Input::Tick]);
+                }
+                Step::Tamper(plane) => {
+                    host.drain();
+                    match plane {
+                        0 => drop(host.kernel.addr.pop_first()),
+                        1 => drop(host.kernel.filter.pop_first()),
+                        2 => drop(host.kernel.route.pop_first()),
+                        _ => drop(host.kernel.ipvs.pop_last()),
+                    }
+                    // The kernel asserts that no op is needless, so the agent has to see the change before it acts.
+                    let faults = host.kernel.faults.take();
+                    host.agent.resync();
+                    host.drain();
+                    host.kernel.faults = faults;
+                }
+            }
+        }
+        host.kernel.faults = None;
+        let last = [node("vm-001", "192.168.1.1", "11.0.1.0/24"), service(1, Scheduler::Rr), slice(1, &[1, 2])];
+        host.input(Kind::ALL.map(|kind| Input::Delta(Delta::Relist(kind))));
+        host.input(last.iter().cloned().map(put));
+        host.input(Kind::ALL.map(|kind| Input::Delta(Delta::Listed(kind))));
+        let end = host.now + Duration::from_secs(300);
+        host.run_until(end);
+        prop_assert!(host.agent.in_sync(), "{:?}", host.agent);
+        prop_assert_eq!(host.agent.parked(), vec![]);
+        let (desired, _) = fairway_compute::from_scratch(&config(), last, []);
+        prop_assert_eq!(&host.kernel.link, &desired.link);
+        prop_assert_eq!(&host.kernel.addr, &desired.addr);
+        prop_assert_eq!(&host.kernel.filter, &desired.filter);
+        prop_assert_eq!(&host.kernel.rule, &desired.rule);
+        prop_assert_eq!(&host.kernel.route, &desired.route);
+        prop_assert_eq!(&host.kernel.ipvs, &desired.ipvs);
+        prop_assert_eq!(host.agent.speaker().observe(), desired.bgp);
+        prop_assert!(desired.sysctl.iter().all(|(key, value)| host.kernel.sysctl.get(key) == Some(value)));
+        // Nothing is left to do.
+        let ops = host.kernel.log.len();
+        host.agent.resync();
+        host.drain();
+        prop_assert_eq!(host.kernel.log.len(), ops);
+    }
+}
