@@ -1,1 +1,25 @@
 //! An in-memory Kubernetes API server with the controllers a cluster has anyway.
+//!
+//! Objects are stored as JSON, as a client wrote them plus what the server and its controllers add: defaults, addresses,
+//! pods of Deployments and their nodes, EndpointSlices, node conditions. Each watcher hears of a change with a lag of
+//! its own, drawn from the seed; changes to one object within the lag become one. Time is an argument, and the same
+//! seed gives the same cluster.
+//!
+//! Deliberately not here: what a node does with an object (the engine), pods as processes (whoever drives this is the
+//! kubelet), admission and authorisation. A Deployment makes its pods directly, without a ReplicaSet between. Start
+//! reading at [`Api`].
+
+mod api;
+mod apply;
+mod controllers;
+mod pods;
+mod services;
+mod store;
+mod watch;
+
+pub use api::{Api, ApiConfig, ApiError, ContainerPort, NodeSpec, Output, PodStart};
+pub use apply::{Action, Applied, ApplyError};
+pub use watch::WatcherId;
+
+/// Virtual time since the start of the cluster.
+pub type Time = std::time::Duration;
