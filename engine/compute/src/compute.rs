@@ -16,15 +16,22 @@ use crate::{global, router, service};
 
 /// Net changes, by plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "one field per plane, named after it")]
 pub struct Ops {
+    /// Kernel parameters.
     pub sysctl: Vec<Op<Sysctl>>,
+    /// Interfaces.
     pub link: Vec<Op<Link>>,
+    /// Addresses.
     pub addr: Vec<Op<Addr>>,
+    /// The firewall.
     pub filter: Vec<Op<Filter>>,
+    /// Routing rules.
     pub rule: Vec<Op<Rule>>,
+    /// Routes.
     pub route: Vec<Op<Route>>,
+    /// Virtual servers.
     pub ipvs: Vec<Op<Ipvs>>,
+    /// The BGP speaker.
     pub bgp: Vec<Op<Bgp>>,
 }
 
@@ -60,15 +67,22 @@ pub struct Changes {
 
 /// The whole desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "one field per plane, named after it")]
 pub struct Desired {
+    /// Kernel parameters.
     pub sysctl: Table<Sysctl>,
+    /// Interfaces.
     pub link: Table<Link>,
+    /// Addresses.
     pub addr: Table<Addr>,
+    /// The firewall.
     pub filter: Table<Filter>,
+    /// Routing rules.
     pub rule: Table<Rule>,
+    /// Routes.
     pub route: Table<Route>,
+    /// Virtual servers.
     pub ipvs: Table<Ipvs>,
+    /// The BGP speaker.
     pub bgp: Table<Bgp>,
 }
 
@@ -301,7 +315,8 @@ impl Compute {
         let basis = |state: &State| {
             use fairway_desired::Family::{V4, V6};
             let identity = router::identity(state).ok();
-            (state.node_ip(V4), state.node_ip(V6), identity, state.own().and_then(|n| n.primary_ip()))
+            let all = state.own().map(|n| (n.internal_ips.clone(), n.external_ips.clone()));
+            (state.node_ip(V4), state.node_ip(V6), identity, all)
         };
         let before = own.then(|| basis(&self.state));
         let old = match node.clone() {

@@ -93,7 +93,10 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
     let global = match identity(state) {
         Ok(global) => global,
         Err((field, reason)) => {
-            claims.notices.insert(Notice { subject: subject(), field, reason });
+            // That the node's object is missing is said once, for everything.
+            if state.own().is_some() {
+                claims.notices.insert(Notice { subject: subject(), field, reason });
+            }
             return;
         }
     };
@@ -102,7 +105,9 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
     let own: Vec<IpAddr> = node.internal_ips.iter().chain(&node.external_ips).copied().collect();
     for peer in external {
         let family = Family::of(peer.address);
-        let wrong = if own.contains(&peer.address) {
+        let wrong = if claims.bgp.contains_key(&Key::Peer(peer.address)) {
+            Some("listed twice; the first entry counts".to_string())
+        } else if own.contains(&peer.address) {
             Some("this is the node's own address".to_string())
         } else if peer.local.is_some_and(|l| Family::of(l) != family) {
             Some("the local address is of another family".to_string())

@@ -40,15 +40,16 @@ pub(crate) struct Want {
     address: IpAddr,
     port: u16,
     protocol: Protocol,
+    /// The address is announced if this virtual server is ours.
+    announce: bool,
+    /// Endpoints on this node that may come to reach themselves through this address.
+    hairpin: BTreeSet<IpAddr>,
 }
 
 /// A service as rendered, before conflicts with other services are settled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rendered {
     pub(crate) wants: BTreeMap<VirtualServerKey, Want>,
-    /// Addresses to announce, if one of their virtual servers is ours.
-    announce: BTreeSet<IpAddr>,
-    hairpin: BTreeSet<IpAddr>,
     notices: BTreeSet<Notice>,
 }
 
@@ -136,27 +137,29 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
     let internal_local = !service.local && service.internal_traffic_policy == TrafficPolicy::Local;
     let config = &state.config;
     let advertise = service.advertise;
+    let own = |address: &IpAddr| {
+        state.own().is_some_and(|n| n.internal_ips.contains(address) || n.external_ips.contains(address))
+    };
     let add = |class: Class, address: IpAddr, announce: bool, out: &mut Rendered| {
         let family = Family::of(address);
-        if state.node_ip(family).is_none() {
-            return;
-        }
         let local_only = if class == Class::Cluster { internal_local } else { external_local };
-        let mut usable = false;
+        let node_port = class == Class::NodePort;
+        // An address that the node has anyway is served like a node port: it is not ours to add, to remove, to
+        // protect or to announce.
+        let class = if own(&address) { Class::NodePort } else { class };
         for port in &service.ports {
-            let number = match class {
-                Class::NodePort => match port.node_port {
-                    Some(number) => number,
-                    None => continue,
-                },
-                _ => port.port,
+            let number = match (node_port, port.node_port) {
+                (true, Some(number)) => number,
+                (true, None) => continue,
+                (false, _) => port.port,
             };
             let found = endpoints(state, service, port, family, local_only);
-            usable |= !found.is_empty();
-            if service.hairpin || config.hairpin_mode {
+            let hairpin = if service.hairpin || config.hairpin_mode {
                 let here = |e: &Endpoint| e.node.as_deref() == Some(&*config.node_name);
-                out.hairpin.extend(found.iter().filter(|(e, _)| here(e)).map(|(e, _)| e.address));
-            }
+                found.iter().filter(|(e, _)| here(e)).map(|(e, _)| e.address).collect()
+            } else {
+                BTreeSet::new()
+            };
             let protocol = protocol(port.protocol);
             let key = VirtualServerKey::Address { address, port: number, protocol };
             let want = Want {
@@ -171,18 +174,19 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
                 address,
                 port: number,
                 protocol,
+                announce: announce && class != Class::NodePort && (!found.is_empty() || !local_only),
+                hairpin,
             };
             out.wants.entry(key).or_insert(want);
         }
-        if announce && (usable || !local_only) {
-            out.announce.insert(address);
-        }
     };
-    for address in &service.cluster_ips {
+    // Without an address of the family on the node, or with the family off, nothing can be served in it.
+    let served = |address: &IpAddr| state.node_ip(Family::of(*address)).is_some();
+    for address in service.cluster_ips.iter().filter(|a| served(a)) {
         let on = advertise.cluster_ip.unwrap_or(config.advertise_cluster_ip);
         add(Class::Cluster, *address, on, &mut out);
     }
-    for (i, address) in service.external_ips.iter().enumerate() {
+    for (i, address) in service.external_ips.iter().enumerate().filter(|(_, a)| served(a)) {
         match refusal(state, *address, &config.service_external_ip_range, "service-external-ip-range") {
             Some(reason) => {
                 out.notices.insert(notice(format!("spec.externalIPs[{i}]"), reason));
@@ -194,7 +198,7 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
         }
     }
     if !service.skip_lb_ips {
-        for (i, address) in service.load_balancer_ips.iter().enumerate() {
+        for (i, address) in service.load_balancer_ips.iter().enumerate().filter(|(_, a)| served(a)) {
             match refusal(state, *address, &config.load_balancer_ip_range, "loadbalancer-ip-range") {
                 Some(reason) => {
                     out.notices.insert(notice(format!("status.loadBalancer.ingress[{i}].ip"), reason));
@@ -242,7 +246,7 @@ pub(crate) fn claims(
     winner: impl Fn(&VirtualServerKey) -> Option<String>,
 ) -> Claims {
     let mut claims = Claims { notices: rendered.notices.clone(), ..Claims::default() };
-    let mut ours: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut announced: BTreeSet<IpAddr> = BTreeSet::new();
     for (key, want) in &rendered.wants {
         if let Some(other) = winner(key) {
             let (address, port, protocol) = (want.address, want.port, want.protocol);
@@ -253,7 +257,9 @@ pub(crate) fn claims(
             });
             continue;
         }
-        ours.insert(want.address);
+        if want.announce {
+            announced.insert(want.address);
+        }
         claims.ipvs.insert(ipvs::Key { server: key.clone(), real: None }, ipvs::Value::Server(want.server.clone()));
         for real in &want.reals {
             let value = RealServer { weight: 1, forwarding: Forwarding::Masquerade };
@@ -262,18 +268,18 @@ pub(crate) fn claims(
         let family = Family::of(want.address);
         let element = vec![Datum::Addr(want.address), Datum::Protocol(want.protocol), Datum::Port(want.port)];
         claims.filter.insert(filter::Key::Element(set("services", family), element), filter::Value::Element(None));
+        for address in &want.hairpin {
+            let element = vec![Datum::Addr(*address), Datum::Addr(*address)];
+            let name = set("hairpin", Family::of(*address));
+            claims.filter.insert(filter::Key::Element(name, element), filter::Value::Element(None));
+        }
         if want.class != Class::NodePort {
             address_claims(state, want.address, &mut claims);
         }
     }
-    for address in &rendered.hairpin {
-        let element = vec![Datum::Addr(*address), Datum::Addr(*address)];
-        let name = set("hairpin", Family::of(*address));
-        claims.filter.insert(filter::Key::Element(name, element), filter::Value::Element(None));
-    }
     if state.config.run_router {
-        for address in rendered.announce.intersection(&ours) {
-            announce(state, *address, &mut claims);
+        for address in announced {
+            announce(state, address, &mut claims);
         }
     }
     if !state.config.run_service_proxy {

@@ -236,7 +236,7 @@ fn a_relist_sweeps_what_it_does_not_mention() {
 fn without_its_node_object_nothing_is_served_and_the_reason_is_said() {
     let (desired, notices) = computed(config(), vec![node("n2", 2), service("web", |_| {})]);
     assert!(desired.ipvs.is_empty() && networks(&desired).is_empty() && peers(&desired).is_empty());
-    assert!(notices.iter().any(|n| n.starts_with("Node n1: ")), "{notices:?}");
+    assert!(notices.len() == 1 && notices.iter().all(|n| n.starts_with("Node n1: ")), "{notices:?}");
 }
 
 #[test]
@@ -246,10 +246,55 @@ fn a_bad_peer_hides_no_other() {
     own.address = ip("192.168.1.1");
     let mut other_family = bad.peers[0].clone();
     other_family.address = ip("fd00::201");
-    bad.peers.extend([own, other_family]);
+    let twice = bad.peers[0].clone();
+    bad.peers.extend([own, other_family, twice]);
     let (desired, notices) = computed(bad, vec![node("n1", 1)]);
     assert_eq!(peers(&desired), ["192.168.1.201 AS65002".to_string()].into());
-    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert_eq!(notices.len(), 3, "{notices:?}");
+}
+
+#[test]
+fn an_address_that_the_node_has_anyway_stays_the_nodes() {
+    let off = NodeConfig { strict_external_ip_validation: false, ..config() };
+    let (desired, _) = computed(
+        off,
+        vec![
+            node("n1", 1),
+            service("web", |s| s.external_ips = vec![ip("192.168.1.1")]),
+            slice("web", &[("11.0.1.5", "n1", READY)]),
+        ],
+    );
+    assert_eq!(servers(&desired)["192.168.1.1:80/Tcp"], ["11.0.1.5:8080"]);
+    assert_eq!(elements(&desired, "service-ips4"), 1, "only the cluster IP: the node's other ports are no service");
+    assert!(desired.addr.keys().all(|k| k.address.addr() != ip("192.168.1.1")));
+    assert!(!networks(&desired).contains("192.168.1.1/32"));
+}
+
+#[test]
+fn a_local_address_is_not_announced_for_a_port_that_another_service_has() {
+    let late = service("late", |s| {
+        s.created_s = 2;
+        s.cluster_ips = vec![ip("12.0.0.2")];
+        s.external_ips = vec![ip("10.0.0.2")];
+        s.external_traffic_policy = TrafficPolicy::Local;
+        s.hairpin = true;
+    });
+    let early = service("early", |s| {
+        s.external_ips = vec![ip("10.0.0.2")];
+        s.external_traffic_policy = TrafficPolicy::Local;
+    });
+    let lost = slice("late", &[("11.0.1.9", "n1", READY)]);
+    let (desired, _) = computed(config(), vec![node("n1", 1), early, late, lost]);
+    assert!(!networks(&desired).contains("10.0.0.2/32"), "{:?}", networks(&desired));
+}
+
+#[test]
+fn addresses_of_a_family_that_is_off_are_skipped_without_a_word() {
+    let (desired, notices) = computed(
+        config(),
+        vec![node("n1", 1), service("web", |s| s.external_ips = vec![ip("fd00::99"), ip("10.0.0.2")])],
+    );
+    assert_eq!((servers(&desired).len(), notices.len()), (2, 0), "{notices:?}");
 }
 
 #[test]
