@@ -137,7 +137,7 @@ struct PeerItem {
 fn peers(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
     let name = "kube-router.io/peers";
     let Some(text) = words.get(name) else { return peer_lists(words, notices) };
-    let items: Vec<serde_json::Value> = match serde_saphyr::from_str(text) {
+    let items: Vec<Value> = match serde_saphyr::from_str(text) {
         Ok(items) => items,
         Err(error) => {
             notices.add(field(name), format!("not a YAML list of peers: {}", first_line(&error.to_string())));
@@ -246,7 +246,7 @@ fn base64(text: &str) -> Option<String> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = text.trim();
     let digits = text.trim_end_matches('=');
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let mut bytes = vec![];

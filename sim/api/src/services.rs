@@ -55,11 +55,12 @@ impl Api {
             if let Some(number) = port.get("port").cloned() {
                 port.entry("targetPort").or_insert(number);
             }
-            if ports_outside && port.get("nodePort").is_none_or(|p| p == &json!(0)) {
-                if let Some(free) = (low..=high).find(|p| !used.contains(p)) {
-                    used.insert(free);
-                    port.insert("nodePort".into(), json!(free));
-                }
+            if ports_outside
+                && port.get("nodePort").is_none_or(|p| p == &json!(0))
+                && let Some(free) = (low..=high).find(|p| !used.contains(p))
+            {
+                used.insert(free);
+                port.insert("nodePort".into(), json!(free));
             }
         }
     }

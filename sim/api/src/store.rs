@@ -71,7 +71,7 @@ pub(crate) fn list<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a
 fn timestamp(now: Time) -> String {
     let seconds = EPOCH_S + now.as_secs();
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= if leap(year) { 366 } else { 365 } {
         days -= if leap(year) { 366 } else { 365 };
