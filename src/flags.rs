@@ -196,9 +196,7 @@ fn arg(&(name, syntax, default, _): &Flag) -> Arg {
             .default_value(default)
             .value_parser(PossibleValuesParser::new(TRUE.iter().chain(&FALSE)).map(|v| TRUE.contains(&&*v))),
         Syntax::Text => one.default_value(default),
-        Syntax::Number(min, max) => {
-            one.default_value(default).value_parser(clap::value_parser!(u64).range(min..=max))
-        }
+        Syntax::Number(min, max) => one.default_value(default).value_parser(clap::value_parser!(u64).range(min..=max)),
         Syntax::Asn => one.value_parser(asn),
         Syntax::ClusterAsn => one.default_value(default).value_parser(cluster_asn),
         Syntax::Seconds => one.default_value(default).value_parser(seconds),
@@ -256,9 +254,9 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Result<(NodeConfig, Ve
             continue;
         }
         match command().try_get_matches_from([flag]) {
-            Ok(matches) => errors.extend(
-                unbuilt(&matches).into_iter().map(|message| FlagError { index: Some(index), message }),
-            ),
+            Ok(matches) => {
+                errors.extend(unbuilt(&matches).into_iter().map(|message| FlagError { index: Some(index), message }))
+            }
             Err(error) => errors.push(FlagError { index: Some(index), message: clean(&error) }),
         }
     }
@@ -345,8 +343,8 @@ fn config(node_name: &str, m: &ArgMatches) -> Result<NodeConfig, String> {
         };
         peers.push(BgpPeer { address, asn, port, password: None, local: None });
     }
-    let run_router = one(m, "run-router");
-    let run_service_proxy = one(m, "run-service-proxy");
+    let run_router: bool = one(m, "run-router");
+    let run_service_proxy: bool = one(m, "run-service-proxy");
     if !run_router && !run_service_proxy {
         return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
     }
@@ -414,10 +412,10 @@ mod tests {
         assert_eq!(notices, []);
         assert!(config.run_router && config.advertise_cluster_ip && !config.advertise_pod_cidr);
         assert_eq!(config.cluster_asn, Some(65001));
-        assert_eq!(config.peers.iter().map(|p| (p.address.to_string(), p.asn, p.port)).collect::<Vec<_>>(), [
-            ("192.168.1.201".to_string(), 65002, 179),
-            ("192.168.1.202".to_string(), 65002, 179)
-        ]);
+        assert_eq!(
+            config.peers.iter().map(|p| (p.address.to_string(), p.asn, p.port)).collect::<Vec<_>>(),
+            [("192.168.1.201".to_string(), 65002, 179), ("192.168.1.202".to_string(), 65002, 179)]
+        );
     }
 
     #[test]
@@ -451,7 +449,9 @@ mod tests {
     fn repeated_lists_add_up_and_a_repeated_switch_counts_last() {
         let (config, _) = parse(
             "n",
-            &flags("--excluded-cidrs=10.1.0.0/16 --excluded-cidrs=10.2.0.0/16,10.3.0.0/16 --run-router --run-router=false"),
+            &flags(
+                "--excluded-cidrs=10.1.0.0/16 --excluded-cidrs=10.2.0.0/16,10.3.0.0/16 --run-router --run-router=false",
+            ),
         )
         .expect("valid");
         assert_eq!(config.excluded_cidrs.len(), 3);

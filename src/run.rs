@@ -106,12 +106,7 @@ impl Run {
         u8::from(outcomes.iter().any(|o| !matches!(o.result, Verdict::Pass | Verdict::Skip)))
     }
 
-    fn play(
-        &self,
-        scenarios: &[Scenario],
-        tasks: &[Task],
-        trace: Option<&TraceRequest>,
-    ) -> io::Result<Vec<Outcome>> {
+    fn play(&self, scenarios: &[Scenario], tasks: &[Task], trace: Option<&TraceRequest>) -> io::Result<Vec<Outcome>> {
         let text = self.output == OutputFormat::Text;
         if let ([task], true, false) = (tasks, text, self.quiet) {
             // One run is shown while it happens.

@@ -37,24 +37,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates of others that only these folders may name.
-const ONLY_IN: &[(&str, &[&str])] = &[
-    ("clap", &["."]),
-    ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]),
-    ("tokio", &["sim/mconnect"]),
-];
+const ONLY_IN: &[(&str, &[&str])] =
+    &[("clap", &["."]), ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]), ("tokio", &["sim/mconnect"])];
 
 /// What must not be reachable from a pure crate, however indirectly.
 const IMPURE: &[&str] = &["tokio", "mio", "socket2", "rand", "getrandom", "chrono", "time", "libc", "nix", "rustix"];
 
 /// Crates whose whole tree is `no_std`; `decode` reads JSON with std but does no I/O.
-const PURE: &[&str] = &[
-    "engine/agent",
-    "engine/bgp",
-    "engine/compute",
-    "engine/desired",
-    "engine/objects",
-    "engine/reconcile",
-];
+const PURE: &[&str] =
+    &["engine/agent", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"];
 
 fn metadata() -> Metadata {
     MetadataCommand::new().other_options(["--offline".to_string(), "--locked".into()]).exec().expect("cargo metadata")

@@ -49,9 +49,8 @@ fn endpoints(slices: &[&Value], service: &Value, port: &Value, only_on: Option<&
     for slice in slices {
         let same = text(slice, "/metadata/labels/kubernetes.io~1service-name") == text(service, "/metadata/name")
             && text(slice, "/metadata/namespace") == text(service, "/metadata/namespace");
-        let has_port = list(slice, "/ports").any(|p| {
-            text(p, "/name").unwrap_or_default() == name && text(p, "/protocol").unwrap_or("TCP") == protocol
-        });
+        let has_port = list(slice, "/ports")
+            .any(|p| text(p, "/name").unwrap_or_default() == name && text(p, "/protocol").unwrap_or("TCP") == protocol);
         if !same || !has_port {
             continue;
         }
@@ -151,7 +150,8 @@ mod tests {
     fn a_local_policy_counts_for_clients_inside_only() {
         let s = service(json!({"clusterIPs": ["10.0.0.1"], "externalIPs": ["10.0.0.2"],
             "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]}));
-        let e = slice(json!([{"addresses": ["1.1.1.1"], "nodeName": "a"}, {"addresses": ["1.1.1.2"], "nodeName": "b"}]));
+        let e =
+            slice(json!([{"addresses": ["1.1.1.1"], "nodeName": "a"}, {"addresses": ["1.1.1.2"], "nodeName": "b"}]));
         assert_eq!(backends(&s, &e, Some("a")), ["1.1.1.1"]);
         assert_eq!(backends(&s, &e, Some("c")), Vec::<String>::new());
         assert_eq!(backends(&s, &e, None), ["1.1.1.1", "1.1.1.2"]);

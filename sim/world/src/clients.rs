@@ -111,12 +111,7 @@ pub(crate) struct Clients {
 }
 
 fn nothing() -> LoadResult {
-    LoadResult {
-        report: Report::default(),
-        by_node: BTreeMap::new(),
-        sources_seen: BTreeMap::new(),
-        failures: vec![],
-    }
+    LoadResult { report: Report::default(), by_node: BTreeMap::new(), sources_seen: BTreeMap::new(), failures: vec![] }
 }
 
 impl Client {
@@ -129,10 +124,7 @@ impl Client {
     }
 
     fn keeps(&self) -> bool {
-        matches!(
-            self.order.work,
-            Work::Run { keep: true, .. } | Work::Background { mode: LoadMode::Keep(_), .. }
-        )
+        matches!(self.order.work, Work::Run { keep: true, .. } | Work::Background { mode: LoadMode::Keep(_), .. })
     }
 }
 

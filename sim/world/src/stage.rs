@@ -142,11 +142,11 @@ impl Stage for World {
                 format!("node/{name} drained")
             }
             Fault::Cordon(name) => {
-                self.api.cordon(now, name, true);
+                self.api.cordon(now, name, true).map_err(refused)?;
                 format!("node/{name} cordoned")
             }
             Fault::Uncordon(name) => {
-                self.api.cordon(now, name, false);
+                self.api.cordon(now, name, false).map_err(refused)?;
                 format!("node/{name} uncordoned")
             }
             Fault::DeleteNode(name) => {
@@ -230,9 +230,7 @@ impl Stage for World {
                 continue;
             }
             for endpoint in slice.pointer("/endpoints").and_then(Value::as_array).into_iter().flatten() {
-                let text = |path: &str| {
-                    endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string()
-                };
+                let text = |path: &str| endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
                 let Ok(address) = text("/addresses/0").parse() else { continue };
                 endpoints.push(EndpointState {
                     pod: text("/targetRef/name"),
@@ -416,8 +414,7 @@ impl World {
                     .ok_or_else(|| StageError::NotFound(format!("a cluster IP of that family: {target}")))
             }
             Target::Pod { namespace, name, port, ipv6 } => {
-                let origin =
-                    Origin::Pod { namespace: namespace.clone(), name: name.clone(), on: None, index: 0 };
+                let origin = Origin::Pod { namespace: namespace.clone(), name: name.clone(), on: None, index: 0 };
                 let host = self.origin(&origin)?;
                 self.addresses_of(host)
                     .into_iter()

@@ -74,10 +74,9 @@ impl World {
         self.tcp.next += 1;
         let generation = self.hosts[host].generation;
         let client = End { host, generation, conn, closed: false };
-        self.tcp.all.insert(
-            id,
-            Tcp { client, server: None, flow: None, local, remote, directions: Default::default() },
-        );
+        self.tcp
+            .all
+            .insert(id, Tcp { client, server: None, flow: None, local, remote, directions: Default::default() });
         self.tcp.names.insert((host, conn), id);
         self.tcp_syn(id, 0);
     }
@@ -326,7 +325,12 @@ impl World {
     }
 
     fn tcp_of(&self, host: HostIx) -> Vec<u64> {
-        self.tcp.names.range((host, bgp::ConnId::Out(0))..).take_while(|((h, _), _)| *h == host).map(|(_, id)| *id).collect()
+        self.tcp
+            .names
+            .range((host, bgp::ConnId::Out(0))..)
+            .take_while(|((h, _), _)| *h == host)
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// One end vanished without a word; the other end finds out by itself.

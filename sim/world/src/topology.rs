@@ -75,8 +75,8 @@ impl World {
         let mut agents = vec![];
         for (name, node) in &topology.nodes {
             let flags: Vec<String> = scenario.flags.iter().chain(&node.flags).map(|f| f.value.clone()).collect();
-            let (config, notices) = configure(name, &flags)
-                .map_err(|message| TopologyError::Flags { node: name.clone(), message })?;
+            let (config, notices) =
+                configure(name, &flags).map_err(|message| TopologyError::Flags { node: name.clone(), message })?;
             let host = world.wire_host(topology, name, Role::Node);
             world.hosts[host].config = Some(config);
             world.hosts[host].flag_notices = notices;
@@ -96,10 +96,9 @@ impl World {
         }
         world.topology = topology.clone();
         for objects in &scenario.objects {
-            world.apply(&objects.name, &objects.yaml).map_err(|error| TopologyError::Objects {
-                file: objects.name.clone(),
-                message: error.to_string(),
-            })?;
+            world
+                .apply(&objects.name, &objects.yaml)
+                .map_err(|error| TopologyError::Objects { file: objects.name.clone(), message: error.to_string() })?;
         }
         world.drain_api();
         Ok(world)
@@ -116,10 +115,7 @@ impl World {
             (true, v4, v6) => v6.into_iter().chain(v4).copied().collect(),
             (false, v4, v6) => v4.into_iter().chain(v6).copied().collect(),
         };
-        self.api.register_node(
-            now,
-            NodeSpec { name: name.into(), internal_ips, pod_cidrs: node.pod_cidrs.clone() },
-        );
+        self.api.register_node(now, NodeSpec { name: name.into(), internal_ips, pod_cidrs: node.pod_cidrs.clone() });
         self.api.kubelet(now, name, true);
         if !node.labels.is_empty() || !node.annotations.is_empty() {
             let merge = serde_json::json!({"metadata": {"labels": node.labels, "annotations": node.annotations}});

@@ -60,7 +60,7 @@ impl World {
                 prefix: p.prefix,
                 next_hop: p.next_hop,
                 as_path: p.as_path,
-                best: p.multipath,
+                best: p.best,
                 age: now.saturating_sub(p.since),
                 attrs: attributes(p.origin, p.med, p.local_pref, &p.communities),
             })

@@ -303,8 +303,7 @@ impl World {
                     let kernel = self.fabric.kernel_mut(self.hosts[host].id);
                     if let Some(answer) = fairway_agent::serve(output, kernel) {
                         let (low, high) = KERNEL_LATENCY_US;
-                        let delay =
-                            self.draw((Time::from_micros(low.into()), Time::from_micros(high.into())));
+                        let delay = self.draw((Time::from_micros(low.into()), Time::from_micros(high.into())));
                         self.to_agent(host, delay, answer);
                     }
                 }

@@ -38,13 +38,8 @@ fn scenario() -> Scenario {
 }
 
 fn configure(node: &str, _: &[String]) -> Result<(NodeConfig, Vec<fairway_objects::Notice>), String> {
-    let peer = BgpPeer {
-        address: IpAddr::from([192, 168, 1, 201]),
-        asn: 65002,
-        port: 179,
-        password: None,
-        local: None,
-    };
+    let peer =
+        BgpPeer { address: IpAddr::from([192, 168, 1, 201]), asn: 65002, port: 179, password: None, local: None };
     let config = NodeConfig {
         advertise_external_ip: true,
         advertise_pod_cidr: false,
@@ -76,14 +71,13 @@ fn until(world: &mut World, within: Duration, mut holds: impl FnMut(&mut World) 
 }
 
 fn converged(world: &mut World) -> bool {
-    let ready = |w: &mut World| {
-        w.endpoints("default", "mconnect").is_ok_and(|e| e.iter().filter(|e| e.ready).count() == 4)
-    };
+    let ready =
+        |w: &mut World| w.endpoints("default", "mconnect").is_ok_and(|e| e.iter().filter(|e| e.ready).count() == 4);
     NODES.iter().all(|n| world.in_sync(n).unwrap_or(false))
         && ready(world)
-        && world.routes("r1", false).is_ok_and(|routes| {
-            routes.iter().any(|r| r.prefix.to_string() == "10.0.0.2/32" && r.next_hops.len() == 3)
-        })
+        && world
+            .routes("r1", false)
+            .is_ok_and(|routes| routes.iter().any(|r| r.prefix.to_string() == "10.0.0.2/32" && r.next_hops.len() == 3))
 }
 
 fn load(from: Origin, address: Target, nconn: u32, udp: bool) -> MconnectRequest {
@@ -170,11 +164,8 @@ fn check_promises(world: &mut World) {
             let result = result.unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(result.report.failed(), 0, "{from} to {promise:?}: {:?}", result.failures);
             let endpoints = world.endpoints("default", &promise.service.1).unwrap_or_else(|e| panic!("{e}"));
-            let seen: BTreeSet<IpAddr> = endpoints
-                .iter()
-                .filter(|e| result.report.hosts.contains_key(&e.pod))
-                .map(|e| e.address)
-                .collect();
+            let seen: BTreeSet<IpAddr> =
+                endpoints.iter().filter(|e| result.report.hosts.contains_key(&e.pod)).map(|e| e.address).collect();
             assert_eq!(seen, promise.backends, "{from} to {promise:?}");
         }
     }
