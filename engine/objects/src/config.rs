@@ -153,8 +153,8 @@ impl NodeConfig {
         }
     }
 
-    /// A router's configuration: the same daemon without Kubernetes.
+    /// A router's configuration: the same daemon without Kubernetes, for both families.
     pub fn router(host_name: &str, router: RouterConfig) -> Self {
-        NodeConfig { role: Role::Router(router), run_service_proxy: false, ..Self::new(host_name) }
+        NodeConfig { role: Role::Router(router), run_service_proxy: false, enable_ipv6: true, ..Self::new(host_name) }
     }
 }

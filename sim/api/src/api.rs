@@ -385,6 +385,11 @@ impl Api {
         self.watchers.remove(watcher);
     }
 
+    /// Whether a watcher has heard of everything so far.
+    pub fn up_to_date(&self, watcher: WatcherId) -> bool {
+        self.watchers.up_to_date(watcher)
+    }
+
     /// Does what is due.
     pub fn handle(&mut self, now: Time) {
         while self.tasks.first_key_value().is_some_and(|((at, _), _)| *at <= now) {

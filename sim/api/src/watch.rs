@@ -56,6 +56,10 @@ impl Watchers {
         self.all.remove(&id);
     }
 
+    pub(crate) fn up_to_date(&self, id: WatcherId) -> bool {
+        self.all.get(&id).is_some_and(|w| w.listed && w.pending.is_empty())
+    }
+
     fn schedule(&mut self, at: Time, id: WatcherId, due: Due) {
         self.queue.insert((at, self.sequence), (id, due));
         self.sequence += 1;

@@ -24,6 +24,8 @@ const PING: Time = Time::from_millis(100);
 const RTO: Time = Time::from_millis(200);
 /// The simulated cluster starts with the year 2026.
 const EPOCH: Time = Time::from_secs(1_767_225_600);
+/// `net.ipv4.ip_local_port_range`
+pub(crate) const EPHEMERAL: (u16, u16) = (32_768, 60_999);
 /// How many failures are kept with their time and reason.
 const FAILURES_KEPT: usize = 5;
 
@@ -77,6 +79,8 @@ pub(crate) enum Work {
 struct Attempt {
     start: Time,
     tries: usize,
+    /// Its source port, the same for every try.
+    sport: u16,
     window: u32,
     connected: Option<Connected>,
     /// From the start to the end of the handshake.
@@ -256,11 +260,15 @@ impl World {
         }
         let number = client.next;
         client.next += 1;
+        let port = &mut self.hosts[client.order.from].next_port;
+        let sport = *port;
+        *port = if *port >= EPHEMERAL.1 { EPHEMERAL.0 } else { *port + 1 };
         client.attempts.insert(
             number,
             Attempt {
                 start: now,
                 tries: 0,
+                sport,
                 window: client.window,
                 connected: None,
                 connect: Time::ZERO,
@@ -286,7 +294,7 @@ impl World {
             from: self.hosts[client.order.from].id,
             owner: MCONNECT.into(),
             src,
-            sport: None,
+            sport: Some(attempt.sport),
             to: client.order.to.ip(),
             port: client.order.to.port(),
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },

@@ -250,7 +250,9 @@ impl Stage for World {
 
     fn in_sync(&mut self, host: &str) -> Result<bool, StageError> {
         let host = self.find_host(host)?;
-        Ok(self.hosts[host].agent.as_ref().is_some_and(fairway_agent::Agent::in_sync))
+        let host = &self.hosts[host];
+        let heard = host.watcher.is_none_or(|watcher| self.api.up_to_date(watcher));
+        Ok(heard && host.agent.as_ref().is_some_and(fairway_agent::Agent::in_sync))
     }
 
     fn mconnect(&mut self, request: &MconnectRequest) -> Result<LoadResult, StageError> {

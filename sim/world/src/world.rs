@@ -51,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) flag_notices: Vec<Notice>,
     pub(crate) notices: BTreeSet<Notice>,
     pub(crate) accepted: u64,
+    /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
+    pub(crate) next_port: u16,
     tick: Option<Ticket>,
     /// Name of its interface on each LAN.
     pub(crate) links: BTreeMap<String, String>,
@@ -70,6 +72,7 @@ impl Host {
             flag_notices: vec![],
             notices: BTreeSet::new(),
             accepted: 0,
+            next_port: crate::clients::EPHEMERAL.0,
             tick: None,
             links: BTreeMap::new(),
         }

@@ -295,7 +295,7 @@ impl Reader<'_> {
             udp: udp.unwrap_or(false),
             srccidr,
             mode: mode?,
-            timeout: timeout.unwrap_or(Some(Duration::from_secs(1)))?,
+            timeout: timeout.unwrap_or(Some(Duration::from_secs(2)))?,
         })
     }
 
