@@ -96,9 +96,7 @@ impl Kernel {
         }
         match op {
             Op::Put(..) if !self.links.contains_key(link) => Outcome::Refused(ENODEV),
-            Op::Put(..) if address.addr().is_unspecified() || address.addr().is_multicast() => {
-                Outcome::Refused(EINVAL)
-            }
+            Op::Put(..) if address.addr().is_unspecified() || address.addr().is_multicast() => Outcome::Refused(EINVAL),
             Op::Put(..) => {
                 self.add_address(link, *address);
                 Outcome::Done

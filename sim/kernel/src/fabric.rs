@@ -10,9 +10,7 @@ use fairway_desired::Protocol;
 use crate::kernel::{Kernel, Wire};
 use crate::packet::{Kind, Packet, Tuple};
 use crate::route::{Flow as Lookup, Found, Target};
-use crate::types::{
-    Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, SocketError, SocketId, Trace,
-};
+use crate::types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, SocketError, SocketId, Trace};
 use crate::walk::Fate;
 
 /// `net/ipv4/ip_local_port_range`
@@ -429,8 +427,7 @@ impl Fabric {
     pub fn send(&mut self, now: Duration, flow: FlowId, to_server: bool) -> Result<Duration, Failure> {
         self.advance(now);
         let conn = self.conns.get(&flow).ok_or(Failure::Reset)?;
-        let (sender, receiver) =
-            if to_server { (&conn.client, &conn.server) } else { (&conn.server, &conn.client) };
+        let (sender, receiver) = if to_server { (&conn.client, &conn.server) } else { (&conn.server, &conn.client) };
         let (sender, receiver) = (sender.clone(), receiver.clone());
         if !sender.alive || sender.reset {
             self.forget(flow);

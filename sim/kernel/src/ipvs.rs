@@ -239,8 +239,7 @@ impl Ipvs {
         let port = if wildcard && real.port == 0 { dst.port() } else { real.port };
         let to = SocketAddr::new(real.address, port);
         let reply = Tuple { protocol, src: to, dst: src };
-        let conn =
-            Conn { server: key, real, to, forwarding, active: false, closed: false, expires: knobs.now };
+        let conn = Conn { server: key, real, to, forwarding, active: false, closed: false, expires: knobs.now };
         self.counts.entry((conn.server.clone(), conn.real.clone())).or_default().1 += 1;
         self.ages.insert((conn.expires, packet.tuple));
         self.conns.insert(packet.tuple, conn);
@@ -262,7 +261,10 @@ impl Ipvs {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().flat_map(move |protocol| {
             let zero: IpAddr = std::net::Ipv4Addr::UNSPECIFIED.into();
             let from = Tuple { protocol, src: (client, 0).into(), dst: (zero, 0).into() };
-            self.conns.range(from..).take_while(move |(t, _)| t.protocol == protocol && t.src.ip() == client).map(|(_, c)| c)
+            self.conns
+                .range(from..)
+                .take_while(move |(t, _)| t.protocol == protocol && t.src.ip() == client)
+                .map(|(_, c)| c)
         })
     }
 

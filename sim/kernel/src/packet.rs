@@ -32,7 +32,10 @@ pub(crate) enum Kind {
     /// UDP or SCTP: has no states that we model.
     Datagram,
     /// An ICMP error about a packet with this tuple; true: the port is unreachable, false: the host or network.
-    Error { about: Tuple, port: bool },
+    Error {
+        about: Tuple,
+        port: bool,
+    },
 }
 
 /// What conntrack knows of a packet.
@@ -43,9 +46,15 @@ pub(crate) enum Ct {
     /// First packet of a connection that is not confirmed yet.
     New,
     /// Belongs to a confirmed entry; `reply`: in the direction of the replies; `first`: still counts as new.
-    Known { id: u64, reply: bool, first: bool },
+    Known {
+        id: u64,
+        reply: bool,
+        first: bool,
+    },
     /// An error that belongs to the entry.
-    Related { id: u64 },
+    Related {
+        id: u64,
+    },
     /// `NOTRACK`
     Untracked,
     Invalid,

@@ -29,7 +29,10 @@ impl Flow {
 pub(crate) enum Target {
     Local,
     /// Out of an interface, to a neighbour.
-    Out { dev: Arc<str>, next: IpAddr },
+    Out {
+        dev: Arc<str>,
+        next: IpAddr,
+    },
     Blackhole,
     Unreachable,
 }

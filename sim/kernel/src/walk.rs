@@ -37,7 +37,12 @@ pub(crate) enum Fate {
     Delivered(HostId, Packet),
     Lost(String),
     /// A host answers with an ICMP error; the packet as it was there.
-    Error { host: HostId, packet: Packet, port: bool, reason: String },
+    Error {
+        host: HostId,
+        packet: Packet,
+        port: bool,
+        reason: String,
+    },
 }
 
 /// A packet's way.
@@ -57,7 +62,12 @@ enum Step {
     /// It passed prerouting.
     Route(HostId, Packet),
     /// It passed all but postrouting.
-    Leave { host: HostId, packet: Packet, dev: Arc<str>, next: IpAddr },
+    Leave {
+        host: HostId,
+        packet: Packet,
+        dev: Arc<str>,
+        next: IpAddr,
+    },
     End(Fate),
 }
 
@@ -156,13 +166,13 @@ impl Fabric {
                 Step::Output(host, packet) => self.output(host, packet),
                 Step::Arrive(host, link, packet) => self.arrive(host, link, packet),
                 Step::Route(host, packet) => self.route(host, packet),
-                Step::Leave { host, packet, dev, next } => {
-                    self.leave(host, packet, dev, next, &mut latency, &mut path)
-                }
+                Step::Leave { host, packet, dev, next } => self.leave(host, packet, dev, next, &mut latency, &mut path),
                 Step::End(fate) => {
                     match &fate {
                         Fate::Delivered(host, packet) => self.note(*host, || format!("delivered: {packet}")),
-                        Fate::Lost(reason) => self.note(path.last().copied().unwrap_or(from), || format!("lost: {reason}")),
+                        Fate::Lost(reason) => {
+                            self.note(path.last().copied().unwrap_or(from), || format!("lost: {reason}"))
+                        }
                         Fate::Error { host, reason, .. } => self.note(*host, || format!("refused: {reason}")),
                     }
                     return Walked { fate, latency, path };
