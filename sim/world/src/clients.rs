@@ -387,7 +387,7 @@ impl World {
             Err(Failure::NoAnswer) => {
                 let since = *attempt.silent_since.get_or_insert(now);
                 let pause = attempt.rto;
-                attempt.rto = attempt.rto * 2;
+                attempt.rto *= 2;
                 if now - since >= limit {
                     self.failed(id, number, false, "an open connection went silent");
                 } else {

@@ -240,7 +240,7 @@ impl Stage for World {
                 });
             }
         }
-        endpoints.sort_by(|a, b| a.address.cmp(&b.address));
+        endpoints.sort_by_key(|a| a.address);
         Ok(endpoints)
     }
 

@@ -115,7 +115,7 @@ impl World {
                 self.tcp.names.insert((server, accepted), id);
                 self.flows.insert(connected.flow, id);
                 let (client_end, client_host) = (connected.local, host);
-                self.to_agent(
+                self.send_agent(
                     server,
                     attempt_result.latency,
                     Input::Bgp(bgp::Input::Accepted {
@@ -126,7 +126,7 @@ impl World {
                 );
                 let conn = self.tcp.all.get(&id).map(|t| t.client.conn);
                 if let Some(conn) = conn {
-                    self.to_agent(
+                    self.send_agent(
                         client_host,
                         attempt_result.latency,
                         Input::Bgp(bgp::Input::Connected { conn, local: client_end, remote }),
@@ -145,7 +145,7 @@ impl World {
         if let Some(tcp) = self.tcp.all.remove(&id) {
             self.tcp.names.remove(&(tcp.client.host, tcp.client.conn));
             if !tcp.client.closed {
-                self.to_agent_of(
+                self.send_agent_of(
                     tcp.client.host,
                     tcp.client.generation,
                     latency,
@@ -279,7 +279,7 @@ impl World {
         for end in [Some(tcp.client), tcp.server].into_iter().flatten() {
             self.tcp.names.remove(&(end.host, end.conn));
             if !end.closed {
-                self.to_agent_of(
+                self.send_agent_of(
                     end.host,
                     end.generation,
                     Time::ZERO,

@@ -158,8 +158,8 @@ fn virtual_server(view: VirtualServerView) -> Option<VirtualServer> {
             .map(|r| RealServer {
                 address: (r.key.address, r.key.port).into(),
                 weight: r.value.weight,
-                active: r.active as u64,
-                inactive: r.inactive as u64,
+                active: r.active,
+                inactive: r.inactive,
             })
             .collect(),
     })

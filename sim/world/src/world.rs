@@ -276,13 +276,13 @@ impl World {
     }
 
     /// Schedules input for the agent that runs now.
-    pub(crate) fn to_agent(&mut self, host: HostIx, delay: Time, input: Input) {
+    pub(crate) fn send_agent(&mut self, host: HostIx, delay: Time, input: Input) {
         let generation = self.hosts[host].generation;
-        self.to_agent_of(host, generation, delay, input);
+        self.send_agent_of(host, generation, delay, input);
     }
 
     /// Schedules input for one particular process.
-    pub(crate) fn to_agent_of(&mut self, host: HostIx, generation: u32, delay: Time, input: Input) {
+    pub(crate) fn send_agent_of(&mut self, host: HostIx, generation: u32, delay: Time, input: Input) {
         self.queue.after(delay, Event::Agent { host, generation, input: Box::new(input) });
     }
 
@@ -307,7 +307,7 @@ impl World {
                     if let Some(answer) = fairway_agent::serve(output, kernel) {
                         let (low, high) = KERNEL_LATENCY_US;
                         let delay = self.draw((Time::from_micros(low.into()), Time::from_micros(high.into())));
-                        self.to_agent(host, delay, answer);
+                        self.send_agent(host, delay, answer);
                     }
                 }
                 Output::Bgp(output) => self.bgp_output(host, output),
