@@ -1,4 +1,5 @@
 //! Two routers, four nodes, four pods and a service address.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
