@@ -138,7 +138,7 @@ steps:
         nodes.min(64)
     );
     text.push_str(
-        "  - mconnect: {from: r1, address: \"10.0.0.2:5001\", nconn: 400}\n    \
+        "  - pass: 1s\n  - mconnect: {from: r1, address: \"10.0.0.2:5001\", nconn: 400}\n    \
          expect: {failedConnects: 0, failedReads: 0, hosts: 4}\n",
     );
     text

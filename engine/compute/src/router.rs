@@ -253,10 +253,13 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     if Family::of(own) != Family::of(address) || own == address {
         return claims;
     }
-    // Every node is known as a neighbour to the policies, whether we peer with it or not.
+    if !config.enable_ibgp {
+        return claims;
+    }
+    // With a mesh every node is known as a neighbour to the policies, whether we peer with it or not.
     neighbor(&["iBGPpeerset", "allpeerset"], address, &mut claims);
     let same_as = config.nodes_full_mesh || node.asn == Some(global.asn);
-    if config.enable_ibgp && same_as {
+    if same_as {
         let value = Peer {
             asn: global.asn,
             port: config.bgp_port,

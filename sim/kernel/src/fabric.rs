@@ -8,6 +8,7 @@ use std::time::Duration;
 use fairway_desired::Protocol;
 
 use crate::kernel::{Kernel, Wire};
+use crate::neighbor::Neighbors;
 use crate::packet::{Kind, Packet, Tuple};
 use crate::route::{Flow as Lookup, Found, Target};
 use crate::types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, SocketError, SocketId, Trace};
@@ -69,6 +70,7 @@ pub struct Fabric {
     now: Duration,
     pub(crate) hosts: Vec<Host>,
     pub(crate) lans: Vec<Lan>,
+    pub(crate) neighbors: Neighbors,
     conns: BTreeMap<FlowId, Conn>,
     /// Clients' ends of the connections.
     ends: BTreeSet<(HostId, Tuple)>,
@@ -86,6 +88,7 @@ impl Fabric {
             now: Duration::ZERO,
             hosts: vec![],
             lans: vec![],
+            neighbors: Neighbors::new(),
             conns: BTreeMap::new(),
             ends: BTreeSet::new(),
             next_flow: 0,
@@ -180,6 +183,7 @@ impl Fabric {
 
     /// The kernel of a host, to configure it.
     pub fn kernel_mut(&mut self, host: HostId) -> &mut Kernel {
+        self.wake(host);
         &mut self.hosts[host.0].kernel
     }
 
@@ -496,12 +500,12 @@ impl Fabric {
     }
 
     fn advance(&mut self, now: Duration) {
-        if now > self.now {
-            self.now = now;
-            for host in self.hosts.iter_mut().filter(|h| h.alive) {
-                host.kernel.advance(now);
-            }
-        }
+        self.now = self.now.max(now);
+    }
+
+    /// A packet or a person looks at a host: its kernel learns what time it is. Kernels that nobody looks at cost nothing.
+    pub(crate) fn wake(&mut self, host: HostId) {
+        self.hosts[host.0].kernel.advance(self.now);
     }
 }
 

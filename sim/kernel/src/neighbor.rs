@@ -1,6 +1,6 @@
 //! Neighbour resolution: which interface of which host answers for an address, and over which bridges frames get there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +49,47 @@ impl Kernel {
     }
 }
 
+/// Neighbours that answered before, by who asked on which interface. An entry counts only while its neighbour would
+/// answer again, so it saves the search and changes nothing else.
+pub(crate) type Neighbors = BTreeMap<(HostId, Arc<str>, IpAddr), Way>;
+
 impl Fabric {
-    /// Asks for a neighbour on an interface; the nearest that answers.
-    pub(crate) fn resolve(&self, host: HostId, link: &Arc<str>, ip: IpAddr) -> Option<Way> {
+    /// The neighbour that has an address on an interface.
+    pub(crate) fn resolve(&mut self, host: HostId, link: &Arc<str>, ip: IpAddr) -> Option<Way> {
+        let key = (host, link.clone(), ip);
+        if let Some(way) = self.neighbors.get(&key)
+            && self.still_there(host, link, ip, way)
+        {
+            return Some(way.clone());
+        }
+        let way = self.search(host, link, ip);
+        match &way {
+            // Only the way over one wire is easy to check again.
+            Some(found) if found.bridges.is_empty() => self.neighbors.insert(key, found.clone()),
+            _ => self.neighbors.remove(&key),
+        };
+        way
+    }
+
+    /// Whether a neighbour on the same LAN would be found again. With `arp_ignore` 0 on some other host a nearer one
+    /// might answer too; the first that did is kept, as a neighbour table keeps it.
+    fn still_there(&self, host: HostId, link: &Arc<str>, ip: IpAddr, way: &Way) -> bool {
+        let usable = |h: HostId, l: &Arc<str>| {
+            self.hosts[h.0].kernel.links.get(l).is_some_and(|l| l.up && !l.cut && l.master.is_none())
+        };
+        let lan = |h: HostId, l: &Arc<str>| match self.hosts[h.0].kernel.links.get(l).map(|l| &l.wire) {
+            Some(Wire::Lan(lan)) => Some(*lan),
+            _ => None,
+        };
+        let same_lan = lan(host, link).is_some_and(|own| lan(way.host, &way.link) == Some(own));
+        same_lan
+            && usable(host, link)
+            && usable(way.host, &way.link)
+            && self.hosts[way.host.0].kernel.answers(&way.link, ip)
+    }
+
+    /// Asks everybody on the wire; the nearest that answers.
+    fn search(&self, host: HostId, link: &Arc<str>, ip: IpAddr) -> Option<Way> {
         let mut seen = BTreeSet::new();
         let start = Frame { host, lan: None, link: link.clone(), latency: Duration::ZERO, bridges: vec![] };
         let mut frames = VecDeque::from([start]);

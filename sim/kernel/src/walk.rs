@@ -162,6 +162,9 @@ impl Fabric {
         let mut path = vec![from];
         let mut step = Step::Output(from, packet);
         for _ in 0..STEPS {
+            if let Step::Output(host, _) | Step::Arrive(host, ..) = &step {
+                self.wake(*host);
+            }
             step = match step {
                 Step::Output(host, packet) => self.output(host, packet),
                 Step::Arrive(host, link, packet) => self.arrive(host, link, packet),
@@ -424,6 +427,7 @@ impl Fabric {
         }
         for (at, bridge) in way.bridges {
             path.push(at);
+            self.wake(at);
             if !self.hosts[at.0].kernel.filters_bridges(packet.family()) {
                 self.note(at, || format!("bridge {bridge}: {packet}"));
                 continue;

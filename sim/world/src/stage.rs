@@ -215,7 +215,7 @@ impl Stage for World {
 
     fn show_virtual_servers(&mut self, host: &str) -> Result<String, StageError> {
         let host = self.find_host(host)?;
-        Ok(self.fabric.kernel(self.hosts[host].id).show_virtual_servers())
+        Ok(self.fabric.kernel_mut(self.hosts[host].id).show_virtual_servers())
     }
 
     fn resolve(&mut self, target: &Target) -> Result<SocketAddr, StageError> {

@@ -110,9 +110,9 @@ impl World {
         Ok(routes)
     }
 
-    pub(crate) fn view_virtual_servers(&self, name: &str) -> Result<Vec<VirtualServer>, StageError> {
+    pub(crate) fn view_virtual_servers(&mut self, name: &str) -> Result<Vec<VirtualServer>, StageError> {
         let host = self.find_host(name)?;
-        let kernel = self.fabric.kernel(self.hosts[host].id);
+        let kernel = self.fabric.kernel_mut(self.hosts[host].id);
         Ok(kernel.virtual_servers().into_iter().filter_map(virtual_server).collect())
     }
 
