@@ -65,6 +65,8 @@ pub(crate) enum Wire {
     Veth(HostId, Arc<str>),
     Bridge,
     Dummy,
+    /// `ipip` or `ip6tnl` without a fixed peer: takes every tunnelled packet to this host.
+    Tunnel,
 }
 
 #[derive(Clone, Debug)]
@@ -152,6 +154,14 @@ impl Kernel {
     pub fn add_bridge(&mut self, name: &str) {
         if !self.links.contains_key(name) {
             self.add_link(name, Wire::Bridge);
+        }
+    }
+
+    /// Makes an interface that unwraps IPIP (and IPv6-in-IPv6) packets to this host, as `tunl0` does. Nothing happens
+    /// if an interface of this name exists.
+    pub fn add_tunnel(&mut self, name: &str) {
+        if !self.links.contains_key(name) {
+            self.add_link(name, Wire::Tunnel);
         }
     }
 

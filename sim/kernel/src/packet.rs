@@ -73,11 +73,13 @@ pub(crate) struct Packet {
     /// IPVS handled it; it must not do so again.
     pub(crate) ipvs: bool,
     pub(crate) iif: Option<Arc<str>>,
+    /// The header around it, while it is in an IPIP tunnel: from whom to whom.
+    pub(crate) outer: Option<(IpAddr, IpAddr)>,
 }
 
 impl Packet {
     pub(crate) fn new(tuple: Tuple, kind: Kind) -> Self {
-        Packet { tuple, kind, ttl: 64, mark: 0, ct: Ct::Unseen, ipvs: false, iif: None }
+        Packet { tuple, kind, ttl: 64, mark: 0, ct: Ct::Unseen, ipvs: false, iif: None, outer: None }
     }
 
     pub(crate) fn family(&self) -> Family {

@@ -11,7 +11,7 @@ use fairway_desired::ipvs::Forwarding;
 use crate::fabric::Fabric;
 use crate::filter::{At, Decision};
 use crate::ipvs::{Knobs, Request};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Wire};
 use crate::packet::{Ct, Kind, Packet, Tuple};
 use crate::route::{Flow, Target};
 use crate::types::HostId;
@@ -205,7 +205,43 @@ impl Fabric {
         }
     }
 
+    /// A packet in a tunnel, here or on its way through. The filter sees only the header around it, about which none of
+    /// its matches says anything; so it is only routed.
+    fn tunnelled(&mut self, host: HostId, mut packet: Packet, outer: (IpAddr, IpAddr), arrived: bool) -> Step {
+        let kernel = &self.hosts[host.0].kernel;
+        let (src, dst): (SocketAddr, SocketAddr) = ((outer.0, 0).into(), (outer.1, 0).into());
+        let Some(found) = kernel.lookup(&Flow::new(packet.tuple.protocol, src, dst, 0)) else {
+            return self.lost(host, format_args!("no route to {} for a tunnelled packet", outer.1));
+        };
+        match found.target {
+            Target::Local => {
+                let device =
+                    kernel.links.iter().find(|(_, l)| l.wire == Wire::Tunnel && l.up).map(|(name, _)| name.clone());
+                let Some(device) = device else {
+                    return self.lost(host, "no tunnel device takes an IPIP packet");
+                };
+                self.note(host, || format!("unwrapped on {device}"));
+                packet.outer = None;
+                packet.leave();
+                Step::Arrive(host, device, packet)
+            }
+            Target::Out { .. } if arrived && !kernel.forwards(Family::of(outer.1)) => {
+                self.lost(host, format_args!("does not forward (to {})", outer.1))
+            }
+            Target::Out { .. } if packet.ttl <= 1 => self.lost(host, "the time to live is over"),
+            Target::Out { dev, next } => {
+                packet.ttl -= u8::from(arrived);
+                self.note(host, || format!("tunnelled to {}: {}", outer.1, found.text));
+                Step::Leave { host, packet, dev, next }
+            }
+            Target::Blackhole | Target::Unreachable => self.lost(host, found.text),
+        }
+    }
+
     fn output(&mut self, host: HostId, mut packet: Packet) -> Step {
+        if let Some(outer) = packet.outer {
+            return self.tunnelled(host, packet, outer, false);
+        }
         let at = At { hook: Hook::Output, input: None, output: None };
         let kernel = &mut self.hosts[host.0].kernel;
         let decision = kernel.track(at, IPVS_OUTPUT, &mut packet);
@@ -261,7 +297,15 @@ impl Fabric {
     ) -> Result<bool, &'static str> {
         let kernel = &mut self.hosts[host.0].kernel;
         if forwarding == Forwarding::Tunnel {
-            return Err("IPVS forwards by tunnel, and the real server has no tunnel device that would take it");
+            let protocol = packet.tuple.protocol;
+            let way = kernel.lookup(&Flow { src: None, dst: to.ip(), mark: 0, protocol, ports: (0, 0) });
+            let source = way.and_then(|found| kernel.source(&found, to.ip()));
+            let source = source.ok_or("IPVS forwards by tunnel, and there is no way to the real server")?;
+            kernel.conntrack.untrack(packet);
+            packet.outer = Some((source, to.ip()));
+            packet.ipvs = true;
+            self.note(host, || format!("IPVS: wrapped for {} (IPIP from {source})", to.ip()));
+            return Ok(false);
         }
         if kernel.is_on("net/ipv4/vs/conntrack") {
             kernel.conntrack.alter_reply(packet, to);
@@ -279,6 +323,9 @@ impl Fabric {
     fn arrive(&mut self, host: HostId, link: Arc<str>, mut packet: Packet) -> Step {
         packet.iif = Some(link.clone());
         self.note(host, || format!("in {link}: {packet}"));
+        if let Some(outer) = packet.outer {
+            return self.tunnelled(host, packet, outer, true);
+        }
         let at = At { hook: Hook::Prerouting, input: Some(&link), output: None };
         let decision = self.hosts[host.0].kernel.track(at, i32::MAX, &mut packet);
         if decision != Decision::Accept {
@@ -405,7 +452,10 @@ impl Fabric {
         path: &mut Vec<HostId>,
     ) -> Step {
         let before = packet.tuple.src;
-        let decision = self.hosts[host.0].kernel.postrouting(&mut packet, &dev, next);
+        let decision = match packet.outer {
+            Some(_) => Decision::Accept,
+            None => self.hosts[host.0].kernel.postrouting(&mut packet, &dev, next),
+        };
         if decision != Decision::Accept {
             return self.stopped(host, packet, decision);
         }
@@ -428,7 +478,7 @@ impl Fabric {
         for (at, bridge) in way.bridges {
             path.push(at);
             self.wake(at);
-            if !self.hosts[at.0].kernel.filters_bridges(packet.family()) {
+            if packet.outer.is_some() || !self.hosts[at.0].kernel.filters_bridges(packet.family()) {
                 self.note(at, || format!("bridge {bridge}: {packet}"));
                 continue;
             }
