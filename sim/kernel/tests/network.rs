@@ -209,19 +209,19 @@ fn four_hundred_connections_spread_over_all_pods() {
 fn counts_follow_connections() {
     let Net { mut fabric, nodes, .. } = network(&[1, 2]);
     let flow = fabric.connect(NOW, &to_vip(nodes[0])).result.unwrap().flow;
-    let count = |fabric: &Fabric| {
+    let count = |fabric: &mut Fabric| {
         let views = fabric.kernel_mut(nodes[0]).virtual_servers();
         let sum = |f: fn(&fairway_kernel::RealServerView) -> u64| views[0].real_servers.iter().map(f).sum::<u64>();
         (sum(|r| r.active), sum(|r| r.inactive))
     };
-    assert_eq!(count(&fabric), (1, 0));
+    assert_eq!(count(&mut fabric), (1, 0));
     let text = fabric.kernel_mut(nodes[0]).show_virtual_servers();
     assert!(text.contains("TCP  10.96.0.1:80 rr\n  -> 10.244.1.2:8080"), "{text}");
     fabric.close(NOW, flow);
-    assert_eq!(count(&fabric), (0, 1));
+    assert_eq!(count(&mut fabric), (0, 1));
     let later = NOW + Duration::from_secs(130);
     fabric.close(later, flow);
-    assert_eq!(count(&fabric), (0, 0));
+    assert_eq!(count(&mut fabric), (0, 0));
 }
 
 #[test]
