@@ -1,5 +1,6 @@
 //! `fairway run`: plays scenarios, one or many, and reports.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -189,6 +190,17 @@ fn play_one(scenario: &Scenario, seed: u64, trace: Option<&TraceRequest>, out: &
             .map_err(|errors| errors.into_iter().map(|e| e.message).collect::<Vec<_>>().join("; "))
     };
     let mut sink = TextSink::new(out);
+    let noted: BTreeSet<String> = scenario
+        .topology
+        .nodes
+        .keys()
+        .filter_map(|node| crate::flags::parse(node, &scenario.flags_of(node)).ok())
+        .flat_map(|(_, notices)| notices)
+        .map(|notice| format!("note: {notice}"))
+        .collect();
+    for note in &noted {
+        sink.event(Event::Remark(note));
+    }
     let options = RunOptions { seed };
     let mut outcome = match World::new(scenario, seed, &configure) {
         Ok(mut world) => {
