@@ -71,6 +71,32 @@ enum Step {
     End(Fate),
 }
 
+/// What IPVS did with a packet.
+enum Balanced {
+    /// It goes on as it came, or as a reply with its source restored.
+    Untouched,
+    /// Its real server is this host.
+    Here,
+    /// It goes to a real server elsewhere.
+    Away,
+    Ends(End),
+}
+
+/// Why IPVS let a packet go no further.
+enum End {
+    Lost(&'static str),
+    Refused(String),
+}
+
+impl End {
+    fn step(self, fabric: &Fabric, host: HostId, packet: Packet) -> Step {
+        match self {
+            End::Lost(why) => fabric.lost(host, why),
+            End::Refused(why) => fabric.error(host, packet, true, why),
+        }
+    }
+}
+
 impl Kernel {
     fn tracks(&self) -> bool {
         !self.filter.is_empty() || self.is_on("net/ipv4/vs/conntrack")
@@ -248,26 +274,10 @@ impl Fabric {
         if decision != Decision::Accept {
             return self.stopped(host, packet, decision);
         }
-        let before = packet.tuple.src;
-        if kernel.ipvs_reply(&mut packet) {
-            let after = packet.tuple.src;
-            self.note(host, || format!("IPVS reply: source {before} becomes {after}"));
-        } else {
-            let knobs = kernel.knobs();
-            match kernel.ipvs.request(&packet, knobs) {
-                Request::Pass => {}
-                Request::Drop(why, forget) => {
-                    if forget {
-                        kernel.conntrack.drop_entry(&packet);
-                    }
-                    return self.lost(host, why);
-                }
-                Request::Refuse(why) => return self.error(host, packet, true, why),
-                Request::Forward(to, forwarding) => match self.rewrite(host, &mut packet, to, forwarding) {
-                    Ok(_local) => return Step::Output(host, packet),
-                    Err(why) => return self.lost(host, why),
-                },
-            }
+        match self.ipvs(host, &mut packet) {
+            Balanced::Untouched => {}
+            Balanced::Here | Balanced::Away => return Step::Output(host, packet),
+            Balanced::Ends(end) => return end.step(self, host, packet),
         }
         let kernel = &mut self.hosts[host.0].kernel;
         let decision = kernel.filter.run(at, IPVS_OUTPUT..i32::MAX, &mut packet);
@@ -284,6 +294,33 @@ impl Fabric {
             Target::Out { dev, next } => Step::Leave { host, packet, dev, next },
             Target::Blackhole => self.lost(host, found.text),
             Target::Unreachable => self.error(host, packet, false, found.text),
+        }
+    }
+
+    /// IPVS at a hook: undoes its rewriting on a reply, or sends a request to a real server.
+    fn ipvs(&mut self, host: HostId, packet: &mut Packet) -> Balanced {
+        let before = packet.tuple.src;
+        let kernel = &mut self.hosts[host.0].kernel;
+        if kernel.ipvs_reply(packet) {
+            let after = packet.tuple.src;
+            self.note(host, || format!("IPVS reply: source {before} becomes {after}"));
+            return Balanced::Untouched;
+        }
+        let knobs = kernel.knobs();
+        match kernel.ipvs.request(packet, knobs) {
+            Request::Pass => Balanced::Untouched,
+            Request::Drop(why, forget) => {
+                if forget {
+                    kernel.conntrack.drop_entry(packet);
+                }
+                Balanced::Ends(End::Lost(why))
+            }
+            Request::Refuse(why) => Balanced::Ends(End::Refused(why)),
+            Request::Forward(to, forwarding) => match self.rewrite(host, packet, to, forwarding) {
+                Ok(true) => Balanced::Here,
+                Ok(false) => Balanced::Away,
+                Err(why) => Balanced::Ends(End::Lost(why)),
+            },
         }
     }
 
@@ -406,31 +443,14 @@ impl Fabric {
         if decision != Decision::Accept {
             return self.stopped(host, packet, decision);
         }
-        let before = packet.tuple.src;
-        if kernel.ipvs_reply(&mut packet) {
-            let after = packet.tuple.src;
-            self.note(host, || format!("IPVS reply: source {before} becomes {after}"));
-        } else {
-            let knobs = kernel.knobs();
-            match kernel.ipvs.request(&packet, knobs) {
-                Request::Pass => {}
-                Request::Drop(why, forget) => {
-                    if forget {
-                        kernel.conntrack.drop_entry(&packet);
-                    }
-                    return self.lost(host, why);
-                }
-                Request::Refuse(why) => return self.error(host, packet, true, why),
-                Request::Forward(to, forwarding) => match self.rewrite(host, &mut packet, to, forwarding) {
-                    Ok(true) => {}
-                    Ok(false) if packet.ttl <= 1 => return self.lost(host, "the time to live is over"),
-                    Ok(false) => {
-                        packet.ttl -= 1;
-                        return Step::Output(host, packet);
-                    }
-                    Err(why) => return self.lost(host, why),
-                },
+        match self.ipvs(host, &mut packet) {
+            Balanced::Untouched | Balanced::Here => {}
+            Balanced::Away if packet.ttl <= 1 => return self.lost(host, "the time to live is over"),
+            Balanced::Away => {
+                packet.ttl -= 1;
+                return Step::Output(host, packet);
             }
+            Balanced::Ends(end) => return end.step(self, host, packet),
         }
         let kernel = &mut self.hosts[host.0].kernel;
         let decision = kernel.filter.run(at, IPVS_INPUT..i32::MAX, &mut packet);
