@@ -261,6 +261,11 @@ impl Speaker {
         if !external && path.from.is_some() && !path.ebgp {
             return None;
         }
+        // The neighbour would find its own AS in the path and refuse the route (RFC 4271 section 9.1.2); sending it is
+        // only noise, which grows with the square of the neighbours of one AS. GoBGP keeps it back too.
+        if external && path.attributes.as_path.contains(session.asn) {
+            return None;
+        }
         let stop: &[u32] = if external { &[NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED] } else { &[NO_ADVERTISE] };
         if path.attributes.communities.iter().any(|c| stop.contains(c)) {
             return None;

@@ -40,7 +40,8 @@ fn four_equal_paths_give_four_next_hops_and_a_dead_peer_leaves_three() {
     let view = net.neighbor(0, "10.0.0.3").unwrap();
     assert!(view.dynamic);
     assert_eq!((view.asn, view.received, view.accepted, view.hold_s), (65001, 1, 1, 9));
-    // AS 65001 hears of its own path and sees a loop.
+    // AS 65001 would see a loop in its own path, so it is not told.
+    assert_eq!(net.nodes[0].speaker.adj_out(ip("10.0.0.1")), []);
     assert_eq!(net.learned(1, "10.9.0.2/32"), Vec::<IpAddr>::new());
     let rib = net.nodes[0].speaker.rib(Family::V4);
     assert_eq!(rib.len(), 4);
