@@ -1,5 +1,6 @@
 //! Route lookup, next hop selection and source address selection.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -42,8 +43,25 @@ pub(crate) enum Target {
 pub(crate) struct Found {
     pub(crate) target: Target,
     pub(crate) src: Option<IpAddr>,
-    /// For people.
-    pub(crate) text: String,
+    prefix: IpNet,
+    /// Which of how many next hops.
+    pick: (usize, usize),
+}
+
+/// For people. Lookups happen for every packet, so the text is made only when somebody reads it.
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Local => write!(f, "local {}", self.prefix),
+            Target::Blackhole => write!(f, "blackhole {}", self.prefix),
+            Target::Unreachable => write!(f, "unreachable {}", self.prefix),
+            Target::Out { dev, next } => {
+                write!(f, "{} via {next} dev {dev}", self.prefix)?;
+                let (pick, of) = self.pick;
+                if of > 1 { write!(f, " ({} of {of})", pick + 1) } else { Ok(()) }
+            }
+        }
+    }
 }
 
 /// SplitMix64's finalizer: every input bit changes every output bit with probability one half.
@@ -117,17 +135,7 @@ impl Kernel {
                 Target::Out { dev, next: via.unwrap_or(flow.dst) }
             }
         };
-        let text = match &target {
-            Target::Local => format!("local {}", key.prefix),
-            Target::Blackhole => format!("blackhole {}", key.prefix),
-            Target::Unreachable => format!("unreachable {}", key.prefix),
-            Target::Out { dev, next } => {
-                let of = value.next_hops.len();
-                let choice = if of > 1 { format!(" ({} of {of})", pick + 1) } else { String::new() };
-                format!("{} via {next} dev {dev}{choice}", key.prefix)
-            }
-        };
-        Found { target, src: value.src, text }
+        Found { target, src: value.src, prefix: key.prefix, pick: (pick, value.next_hops.len()) }
     }
 
     /// Hash-threshold: every next hop has a region of the hash space as large as its weight.

@@ -239,7 +239,7 @@ impl Fabric {
         let Some(found) = kernel.lookup(&Flow::new(packet.tuple.protocol, src, dst, 0)) else {
             return self.lost(host, format_args!("no route to {} for a tunnelled packet", outer.1));
         };
-        match found.target {
+        match &found.target {
             Target::Local => {
                 let device =
                     kernel.links.iter().find(|(_, l)| l.wire == Wire::Tunnel && l.up).map(|(name, _)| name.clone());
@@ -257,10 +257,10 @@ impl Fabric {
             Target::Out { .. } if packet.ttl <= 1 => self.lost(host, "the time to live is over"),
             Target::Out { dev, next } => {
                 packet.ttl -= u8::from(arrived);
-                self.note(host, || format!("tunnelled to {}: {}", outer.1, found.text));
-                Step::Leave { host, packet, dev, next }
+                self.note(host, || format!("tunnelled to {}: {found}", outer.1));
+                Step::Leave { host, packet, dev: dev.clone(), next: *next }
             }
-            Target::Blackhole | Target::Unreachable => self.lost(host, found.text),
+            Target::Blackhole | Target::Unreachable => self.lost(host, &found),
         }
     }
 
@@ -288,12 +288,12 @@ impl Fabric {
         let Some(found) = kernel.lookup(&Flow::new(protocol, src, dst, packet.mark)) else {
             return self.error(host, packet, false, format_args!("no route to {}", dst.ip()));
         };
-        self.note(host, || format!("out {packet}: {}", found.text));
-        match found.target {
+        self.note(host, || format!("out {packet}: {found}"));
+        match &found.target {
             Target::Local => Step::Leave { host, packet, dev: "lo".into(), next: dst.ip() },
-            Target::Out { dev, next } => Step::Leave { host, packet, dev, next },
-            Target::Blackhole => self.lost(host, found.text),
-            Target::Unreachable => self.error(host, packet, false, found.text),
+            Target::Out { dev, next } => Step::Leave { host, packet, dev: dev.clone(), next: *next },
+            Target::Blackhole => self.lost(host, &found),
+            Target::Unreachable => self.error(host, packet, false, &found),
         }
     }
 
@@ -399,11 +399,11 @@ impl Fabric {
             let why = format!("no route to {}", dst.ip());
             return if forwards { self.error(host, packet, false, why) } else { self.lost(host, why) };
         };
-        let (dev, next) = match found.target {
+        let (dev, next) = match &found.target {
             Target::Local => return self.input(host, packet),
-            Target::Blackhole => return self.lost(host, found.text),
-            Target::Unreachable => return self.error(host, packet, false, found.text),
-            Target::Out { dev, next } => (dev, next),
+            Target::Blackhole => return self.lost(host, &found),
+            Target::Unreachable => return self.error(host, packet, false, &found),
+            Target::Out { dev, next } => (dev.clone(), *next),
         };
         if !forwards {
             return self.lost(host, format_args!("does not forward (to {})", dst.ip()));
@@ -412,7 +412,7 @@ impl Fabric {
             return self.lost(host, "the time to live is over");
         }
         packet.ttl -= 1;
-        self.note(host, || format!("forward {packet}: {}", found.text));
+        self.note(host, || format!("forward {packet}: {found}"));
         match self.forward(host, &mut packet, &iif, &dev) {
             Decision::Accept => Step::Leave { host, packet, dev, next },
             stop => self.stopped(host, packet, stop),
