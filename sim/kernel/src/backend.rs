@@ -158,7 +158,7 @@ fn our_rule(key: &RuleKey) -> bool {
 
 impl Backend<Sysctl> for Kernel {
     fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
-        self.read::<Sysctl>(|kernel| kernel.sysctls.clone())
+        self.read::<Sysctl>(|kernel| kernel.sysctls().map(|(path, value)| (path.into(), value)).collect())
     }
 
     fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {

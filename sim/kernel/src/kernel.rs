@@ -46,6 +46,25 @@ const SYSCTLS: [(&str, i64); 13] = [
     ("net/ipv6/fib_multipath_hash_policy", 0),
 ];
 
+/// A sysctl by its place in [`SYSCTLS`]: every packet asks for several, so they are not looked up by name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Switch {
+    BridgeV6,
+    BridgeV4,
+    #[expect(dead_code, reason = "accepted and observed, without effect")]
+    ArpAnnounce,
+    ArpIgnore,
+    RpFilter,
+    HashPolicyV4,
+    ForwardV4,
+    VsConntrack,
+    VsExpireNodest,
+    VsExpireQuiescent,
+    VsSloppyTcp,
+    ForwardV6,
+    HashPolicyV6,
+}
+
 /// Failures that a scenario injects into calls of [`fairway_desired::Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Injected {
@@ -102,7 +121,8 @@ pub struct Kernel {
     pub(crate) routes: BTreeMap<RouteKey, Stored>,
     /// How many routes of each length a table and family has.
     pub(crate) lengths: BTreeMap<(u32, Family), BTreeMap<u8, usize>>,
-    pub(crate) sysctls: BTreeMap<Arc<str>, i64>,
+    /// In the order of [`SYSCTLS`].
+    sysctls: [i64; SYSCTLS.len()],
     pub(crate) filter: Ruleset,
     pub(crate) conntrack: Conntrack,
     pub(crate) ipvs: Ipvs,
@@ -123,7 +143,7 @@ impl Kernel {
             rules: BTreeMap::new(),
             routes: BTreeMap::new(),
             lengths: BTreeMap::new(),
-            sysctls: SYSCTLS.iter().map(|(path, value)| (Arc::from(*path), *value)).collect(),
+            sysctls: SYSCTLS.map(|(_, value)| value),
             filter: Ruleset::default(),
             conntrack: Conntrack::default(),
             ipvs: Ipvs::default(),
@@ -425,7 +445,8 @@ impl Kernel {
     /// # Errors
     /// `ENOENT` for an unknown path, `EINVAL` for a value out of range.
     pub fn set_sysctl(&mut self, path: &str, value: i64) -> Result<(), i32> {
-        let slot = self.sysctls.get_mut(path).ok_or(ENOENT)?;
+        let at = SYSCTLS.iter().position(|(name, _)| *name == path);
+        let slot = at.and_then(|at| self.sysctls.get_mut(at)).ok_or(ENOENT)?;
         if i32::try_from(value).is_err() || (path.ends_with("hash_policy") && !(0..=3).contains(&value)) {
             return Err(EINVAL);
         }
@@ -435,11 +456,21 @@ impl Kernel {
 
     /// A kernel parameter; `None` if there is none of this path.
     pub fn sysctl(&self, path: &str) -> Option<i64> {
-        self.sysctls.get(path).copied()
+        let at = SYSCTLS.iter().position(|(name, _)| *name == path)?;
+        self.sysctls.get(at).copied()
     }
 
-    pub(crate) fn is_on(&self, path: &str) -> bool {
-        self.sysctl(path).is_some_and(|v| v != 0)
+    /// Every sysctl with its value.
+    pub(crate) fn sysctls(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        SYSCTLS.iter().zip(self.sysctls).map(|((path, _), value)| (*path, value))
+    }
+
+    pub(crate) fn switch(&self, switch: Switch) -> i64 {
+        self.sysctls[switch as usize]
+    }
+
+    pub(crate) fn is_on(&self, switch: Switch) -> bool {
+        self.switch(switch) != 0
     }
 
     /// Every route of every table.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fabric::Fabric;
-use crate::kernel::{Kernel, Wire};
+use crate::kernel::{Kernel, Switch, Wire};
 use crate::types::{HostId, LanId};
 
 /// The way of a frame to a neighbour.
@@ -40,7 +40,7 @@ impl Kernel {
         }
         match ip {
             IpAddr::V6(_) => here(),
-            IpAddr::V4(ip4) => match self.sysctl("net/ipv4/conf/all/arp_ignore").unwrap_or(0) {
+            IpAddr::V4(ip4) => match self.switch(Switch::ArpIgnore) {
                 0 => !ip4.is_loopback() && self.is_local(ip),
                 8 => false,
                 _ => here(),

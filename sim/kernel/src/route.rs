@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fairway_desired::{Family, LOCAL_TABLE, Protocol, RouteKey, RouteKind};
 use ipnet::IpNet;
 
-use crate::kernel::{Kernel, Stored};
+use crate::kernel::{Kernel, Stored, Switch};
 
 /// What a lookup is about. Without a source the kernel has not selected one yet.
 #[derive(Clone, Copy, Debug)]
@@ -163,16 +163,16 @@ impl Kernel {
     }
 
     fn multipath_hash(&self, flow: &Flow) -> u64 {
-        let path = match Family::of(flow.dst) {
-            Family::V4 => "net/ipv4/fib_multipath_hash_policy",
-            Family::V6 => "net/ipv6/fib_multipath_hash_policy",
+        let policy = match Family::of(flow.dst) {
+            Family::V4 => Switch::HashPolicyV4,
+            Family::V6 => Switch::HashPolicyV6,
         };
         let mut hash = mix(self.seed);
         if let Some(src) = flow.src {
             hash = mix_ip(hash, src);
         }
         hash = mix_ip(hash, flow.dst);
-        if self.is_on(path) {
+        if self.is_on(policy) {
             let protocol = flow.protocol as u64;
             let ports = u64::from(flow.ports.0) << 16 | u64::from(flow.ports.1);
             hash = mix(hash ^ mix(protocol << 32 | ports));

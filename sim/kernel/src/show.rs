@@ -87,7 +87,7 @@ impl Kernel {
     pub fn dump(&self, plane: PlaneId) -> String {
         let mut lines: Vec<String> = vec![];
         match plane {
-            PlaneId::Sysctl => lines.extend(self.sysctls.iter().map(|(path, value)| format!("{path} = {value}"))),
+            PlaneId::Sysctl => lines.extend(self.sysctls().map(|(path, value)| format!("{path} = {value}"))),
             PlaneId::Link => lines.extend(self.links.iter().map(|(name, link)| {
                 let state = if link.up { "up" } else { "down" };
                 let master = link.master.as_ref().map(|m| format!(" master {m}")).unwrap_or_default();

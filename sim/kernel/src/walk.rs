@@ -11,7 +11,7 @@ use fairway_desired::ipvs::Forwarding;
 use crate::fabric::Fabric;
 use crate::filter::{At, Decision};
 use crate::ipvs::{Knobs, Request};
-use crate::kernel::{Kernel, Wire};
+use crate::kernel::{Kernel, Switch, Wire};
 use crate::packet::{Ct, Kind, Packet, Tuple};
 use crate::route::{Flow, Target};
 use crate::types::HostId;
@@ -99,30 +99,30 @@ impl End {
 
 impl Kernel {
     fn tracks(&self) -> bool {
-        !self.filter.is_empty() || self.is_on("net/ipv4/vs/conntrack")
+        !self.filter.is_empty() || self.is_on(Switch::VsConntrack)
     }
 
     pub(crate) fn knobs(&self) -> Knobs {
         Knobs {
             now: self.now,
-            conntrack: self.is_on("net/ipv4/vs/conntrack"),
-            expire_nodest: self.is_on("net/ipv4/vs/expire_nodest_conn"),
-            expire_quiescent: self.is_on("net/ipv4/vs/expire_quiescent_template"),
-            sloppy_tcp: self.is_on("net/ipv4/vs/sloppy_tcp"),
+            conntrack: self.is_on(Switch::VsConntrack),
+            expire_nodest: self.is_on(Switch::VsExpireNodest),
+            expire_quiescent: self.is_on(Switch::VsExpireQuiescent),
+            sloppy_tcp: self.is_on(Switch::VsSloppyTcp),
         }
     }
 
     fn forwards(&self, family: Family) -> bool {
         self.is_on(match family {
-            Family::V4 => "net/ipv4/ip_forward",
-            Family::V6 => "net/ipv6/conf/all/forwarding",
+            Family::V4 => Switch::ForwardV4,
+            Family::V6 => Switch::ForwardV6,
         })
     }
 
     fn filters_bridges(&self, family: Family) -> bool {
         self.is_on(match family {
-            Family::V4 => "net/bridge/bridge-nf-call-iptables",
-            Family::V6 => "net/bridge/bridge-nf-call-ip6tables",
+            Family::V4 => Switch::BridgeV4,
+            Family::V6 => Switch::BridgeV6,
         })
     }
 
@@ -146,7 +146,7 @@ impl Kernel {
     /// Whether IPVS undid its rewriting.
     fn ipvs_reply(&mut self, packet: &mut Packet) -> bool {
         let done = self.ipvs.reply(packet, self.now);
-        if done && !self.is_on("net/ipv4/vs/conntrack") {
+        if done && !self.is_on(Switch::VsConntrack) {
             self.conntrack.untrack(packet);
         }
         done
@@ -344,7 +344,7 @@ impl Fabric {
             self.note(host, || format!("IPVS: wrapped for {} (IPIP from {source})", to.ip()));
             return Ok(false);
         }
-        if kernel.is_on("net/ipv4/vs/conntrack") {
+        if kernel.is_on(Switch::VsConntrack) {
             kernel.conntrack.alter_reply(packet, to);
         } else {
             kernel.conntrack.untrack(packet);
@@ -380,7 +380,7 @@ impl Fabric {
             if kernel.is_local(src.ip()) {
                 return self.lost(host, format_args!("martian source {} on {iif}: an own address", src.ip()));
             }
-            let strict = kernel.sysctl("net/ipv4/conf/all/rp_filter").unwrap_or(0);
+            let strict = kernel.switch(Switch::RpFilter);
             if strict > 0 {
                 let back = kernel.lookup(&Flow::new(protocol, dst, src, packet.mark));
                 let through = back.map(|f| f.target);
