@@ -111,6 +111,8 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         node().prop_map(|n| Fault::DeletePod(pick(n))),
         node().prop_map(|n| Fault::NotReady(pick(n))),
         node().prop_map(Fault::Drain),
+        node().prop_map(Fault::PowerOff),
+        node().prop_map(Fault::PowerOn),
         node().prop_map(Fault::Uncordon),
         (1u8..4).prop_map(|n| Fault::FlapBgp { on: "r1".into(), peer: IpAddr::from([192, 168, 1, n]) }),
         (node(), prop::sample::select(vec![Plane::Addr, Plane::Filter, Plane::Route, Plane::Ipvs]))
@@ -135,6 +137,8 @@ fn mishap() -> impl Strategy<Value = Mishap> {
 fn heal(world: &mut World) {
     for node in NODES {
         let name = || node.to_string();
+        // Refused where the node has power.
+        let _refused = world.fault(&Fault::PowerOn(name()));
         world.fault(&Fault::Heal { host: name(), lan: "cluster".into() }).unwrap_or_else(|e| panic!("{e}"));
         world.fault(&Fault::StartAgent(name())).unwrap_or_else(|e| panic!("{e}"));
         world.fault(&Fault::Uncordon(name())).unwrap_or_else(|e| panic!("{e}"));
