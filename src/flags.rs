@@ -4,6 +4,8 @@
 //! separated lists). The table [`FLAGS`] says for each flag what it does here. A flag whose feature is not built
 //! yet is refused by name when it asks for that feature, so that nobody believes in something that is not there.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -237,11 +239,30 @@ fn one<T: Clone + Default + Send + Sync + 'static>(matches: &ArgMatches, name: &
     matches.get_one::<T>(name).cloned().unwrap_or_default()
 }
 
+/// What a list of flags means, for a node without a name.
+type Parsed = Result<(NodeConfig, Vec<Notice>), Vec<FlagError>>;
+
+thread_local! {
+    /// Lists that were read before. All nodes of a scenario share one, and clap builds its parser anew for each.
+    static READ: RefCell<BTreeMap<Vec<String>, Parsed>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// Reads kube-router flags for the node `node_name`.
 ///
 /// # Errors
 /// Every flag that is wrong by itself, each with its place in the list; else what is wrong in their combination.
-pub(crate) fn parse(node_name: &str, flags: &[String]) -> Result<(NodeConfig, Vec<Notice>), Vec<FlagError>> {
+pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
+    let known = READ.with_borrow(|read| read.get(flags).cloned());
+    let parsed = known.unwrap_or_else(|| {
+        let parsed = read(flags);
+        READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
+        parsed
+    });
+    let (config, notices) = parsed?;
+    Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
+}
+
+fn read(flags: &[String]) -> Parsed {
     let mut errors = vec![];
     for (index, flag) in flags.iter().enumerate() {
         if !flag.starts_with('-') {
@@ -263,7 +284,7 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Result<(NodeConfig, Ve
     }
     let together = |message: String| vec![FlagError { index: None, message }];
     let matches = command().try_get_matches_from(flags).map_err(|e| together(clean(&e)))?;
-    let config = config(node_name, &matches).map_err(together)?;
+    let config = config(&matches).map_err(together)?;
     Ok((config, notices(&matches)))
 }
 
@@ -306,7 +327,7 @@ fn notices(matches: &ArgMatches) -> Vec<Notice> {
         .collect()
 }
 
-fn config(node_name: &str, m: &ArgMatches) -> Result<NodeConfig, String> {
+fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     let hold = one::<u64>(m, "bgp-holdtime");
     let bgp_hold_s = u16::try_from(hold)
         .ok()
@@ -346,7 +367,7 @@ fn config(node_name: &str, m: &ArgMatches) -> Result<NodeConfig, String> {
     if !run_router && !run_service_proxy {
         return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
     }
-    let default = NodeConfig::new(node_name);
+    let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
     let small = |name| u16::try_from(one::<u64>(m, name)).unwrap_or_default();
     Ok(NodeConfig {
