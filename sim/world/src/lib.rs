@@ -18,7 +18,6 @@ mod topology;
 mod views;
 mod world;
 
-pub use topology::{Configure, TopologyError};
 pub use world::World;
 
 /// Virtual time since the start of the world.

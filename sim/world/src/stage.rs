@@ -1,6 +1,6 @@
 //! The world as a stage: what a scenario can ask of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use fairway_agent::Input;
 use fairway_bgp as bgp;
@@ -8,7 +8,7 @@ use fairway_desired::{PlaneId, Protocol};
 use fairway_kernel::{Connect, Injected};
 use fairway_scenario::{
     EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Origin, Plane,
-    PodPick, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 use serde_json::Value;
 
@@ -42,50 +42,30 @@ impl Stage for World {
 
     fn apply(&mut self, file: &str, yaml: &str) -> Result<Vec<String>, StageError> {
         let now = self.queue.now();
-        let results = self.api.apply(now, yaml);
+        let lines = self.cluster.apply(now, file, yaml);
         self.drain_api();
-        let mut lines = vec![];
-        let mut refused = vec![];
-        for result in results {
-            match result {
-                Ok(applied) => lines.push(applied.to_string()),
-                Err(error) => refused.push(format!("{file}: {error}")),
-            }
-        }
-        if lines.is_empty() && !refused.is_empty() {
-            return Err(StageError::Refused(refused.join("\n")));
-        }
-        for error in refused {
-            lines.push(format!("error: {error}"));
-            self.apply_errors.push(NoticeLine {
-                host: "kubectl".into(),
-                subject: file.into(),
-                field: String::new(),
-                reason: error,
-            });
-        }
-        Ok(lines)
+        lines
     }
 
     fn delete(&mut self, kind: &str, namespace: &str, name: &str) -> Result<(), StageError> {
         let now = self.queue.now();
-        let result = self.api.delete(now, kind, namespace, name);
+        let result = self.cluster.delete(now, kind, namespace, name);
         self.drain_api();
-        result.map_err(refused)
+        result
     }
 
     fn scale(&mut self, namespace: &str, deployment: &str, replicas: u32) -> Result<(), StageError> {
         let now = self.queue.now();
-        let result = self.api.scale(now, namespace, deployment, replicas);
+        let result = self.cluster.scale(now, namespace, deployment, replicas);
         self.drain_api();
-        result.map_err(refused)
+        result
     }
 
     fn patch(&mut self, kind: &str, namespace: &str, name: &str, merge: &Value) -> Result<(), StageError> {
         let now = self.queue.now();
-        let result = self.api.patch_json(now, kind, namespace, name, merge.clone());
+        let result = self.cluster.patch(now, kind, namespace, name, merge);
         self.drain_api();
-        result.map_err(refused)
+        result
     }
 
     fn fault(&mut self, fault: &Fault) -> Result<String, StageError> {
@@ -137,36 +117,16 @@ impl Stage for World {
                 self.power_on(name)?;
                 format!("{name} boots")
             }
-            Fault::Drain(name) => {
-                self.api.drain(now, name).map_err(refused)?;
-                format!("node/{name} drained")
-            }
-            Fault::Cordon(name) => {
-                self.api.cordon(now, name, true).map_err(refused)?;
-                format!("node/{name} cordoned")
-            }
-            Fault::Uncordon(name) => {
-                self.api.cordon(now, name, false).map_err(refused)?;
-                format!("node/{name} uncordoned")
-            }
-            Fault::DeleteNode(name) => {
-                self.api.delete_node(now, name);
-                format!("node/{name} deleted")
-            }
-            Fault::DeletePod(pick) => {
-                let pods = self.pick_pods(pick)?;
-                for (namespace, name) in &pods {
-                    self.api.delete(now, "Pod", namespace, name).map_err(refused)?;
-                }
-                format!("deleted {}", names(&pods))
-            }
-            Fault::NotReady(pick) | Fault::Ready(pick) => {
-                let ready = matches!(fault, Fault::Ready(_));
-                let pods = self.pick_pods(pick)?;
-                for (namespace, name) in &pods {
-                    self.api.pod_ready(now, namespace, name, ready);
-                }
-                format!("{} {}", names(&pods), if ready { "passes its probe again" } else { "fails its probe" })
+            Fault::Drain(_)
+            | Fault::Cordon(_)
+            | Fault::Uncordon(_)
+            | Fault::DeleteNode(_)
+            | Fault::DeletePod(_)
+            | Fault::NotReady(_)
+            | Fault::Ready(_) => {
+                let running = self.running_pods();
+                let said = self.cluster.fault(now, fault, &running)?;
+                said.unwrap_or_default()
             }
             Fault::FlapBgp { on, peer } => {
                 let host = self.find_host(on)?;
@@ -219,29 +179,11 @@ impl Stage for World {
     }
 
     fn resolve(&mut self, target: &Target) -> Result<SocketAddr, StageError> {
-        self.target(target)
+        self.cluster.resolve(target)
     }
 
     fn endpoints(&mut self, namespace: &str, service: &str) -> Result<Vec<EndpointState>, StageError> {
-        let mut endpoints = vec![];
-        for slice in self.api.list("EndpointSlice") {
-            let of = slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str);
-            if of != Some(service) || slice.pointer("/metadata/namespace").and_then(Value::as_str) != Some(namespace) {
-                continue;
-            }
-            for endpoint in slice.pointer("/endpoints").and_then(Value::as_array).into_iter().flatten() {
-                let text = |path: &str| endpoint.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
-                let Ok(address) = text("/addresses/0").parse() else { continue };
-                endpoints.push(EndpointState {
-                    pod: text("/targetRef/name"),
-                    node: text("/nodeName"),
-                    address,
-                    ready: endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true),
-                });
-            }
-        }
-        endpoints.sort_by_key(|a| a.address);
-        Ok(endpoints)
+        Ok(self.cluster.endpoints(namespace, service))
     }
 
     fn notices(&mut self) -> Vec<NoticeLine> {
@@ -251,7 +193,7 @@ impl Stage for World {
     fn in_sync(&mut self, host: &str) -> Result<bool, StageError> {
         let host = self.find_host(host)?;
         let host = &self.hosts[host];
-        let heard = host.watcher.is_none_or(|watcher| self.api.up_to_date(watcher));
+        let heard = host.watcher.is_none_or(|watcher| self.cluster.api.up_to_date(watcher));
         Ok(heard && host.agent.as_ref().is_some_and(fairway_agent::Agent::in_sync))
     }
 
@@ -263,7 +205,7 @@ impl Stage for World {
         });
         let order = Order {
             from: self.origin(&request.from)?,
-            to: self.target(&request.address)?,
+            to: self.cluster.resolve(&request.address)?,
             udp: request.udp,
             srccidr: request.srccidr,
             work: Work::Run {
@@ -285,7 +227,7 @@ impl Stage for World {
         }
         let order = Order {
             from: self.origin(&request.from)?,
-            to: self.target(&request.address)?,
+            to: self.cluster.resolve(&request.address)?,
             udp: request.udp,
             srccidr: request.srccidr,
             work: Work::Background { mode: request.mode, timeout: request.timeout },
@@ -308,7 +250,7 @@ impl Stage for World {
 
     fn trace(&mut self, request: &TraceRequest) -> Result<TraceResult, StageError> {
         let from = self.origin(&request.from)?;
-        let to = self.target(&request.to)?;
+        let to = self.cluster.resolve(&request.to)?;
         let connect = Connect {
             from: self.hosts[from].id,
             owner: "trace".into(),
@@ -330,14 +272,6 @@ impl Stage for World {
     fn trace_hash(&self) -> Option<u64> {
         Some(self.hash())
     }
-}
-
-fn refused(error: impl std::fmt::Display) -> StageError {
-    StageError::Refused(error.to_string())
-}
-
-fn names(pods: &[(String, String)]) -> String {
-    pods.iter().map(|(_, name)| format!("pod/{name}")).collect::<Vec<_>>().join(", ")
 }
 
 fn plane_id(plane: Plane) -> PlaneId {
@@ -364,65 +298,31 @@ impl World {
         Ok((self.hosts[index].id, link.clone()))
     }
 
-    /// Running pods that match, by name.
-    fn pick_pods(&self, pick: &PodPick) -> Result<Vec<(String, String)>, StageError> {
-        let mut found = vec![];
-        for (namespace, name, host) in self.pods.iter() {
-            let Role::Pod(node) = self.hosts[host].role else { continue };
-            let here = pick.on.as_ref().is_none_or(|on| *on == self.hosts[node].name);
-            let named = pick.name.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()));
-            if namespace == pick.namespace && here && named {
-                found.push((namespace.to_string(), name.to_string()));
-            }
-        }
-        found.truncate(pick.count.unwrap_or(usize::MAX));
-        if found.is_empty() {
-            return Err(StageError::NotFound(format!("a running pod that matches {pick:?}")));
-        }
-        Ok(found)
+    /// Pods that run now, by name: namespace, name, node.
+    fn running_pods(&self) -> Vec<(String, String, String)> {
+        let pods = self.pods.iter().filter_map(|(namespace, name, host)| match self.hosts[host].role {
+            Role::Pod(node) => Some((namespace.into(), name.into(), self.hosts[node].name.clone())),
+            _ => None,
+        });
+        pods.collect()
     }
 
     fn origin(&self, origin: &Origin) -> Result<HostIx, StageError> {
         match origin {
             Origin::Host(name) => self.find_host(name),
             Origin::Pod { namespace, name, on, index } => {
-                let pick = PodPick {
-                    namespace: namespace.clone(),
-                    on: on.clone(),
-                    name: Some(name.clone()).filter(|n| !n.is_empty()),
-                    count: None,
-                };
-                let pods = self.pick_pods(&pick)?;
-                let (_, pod) = pods
+                let pods: Vec<String> = self
+                    .running_pods()
+                    .into_iter()
+                    .filter(|(ns, pod, node)| {
+                        ns == namespace && pod.starts_with(name.as_str()) && on.as_ref().is_none_or(|on| on == node)
+                    })
+                    .map(|(_, pod, _)| pod)
+                    .collect();
+                let pod = pods
                     .get(*index)
                     .ok_or_else(|| StageError::NotFound(format!("{origin}: only {} pods match", pods.len())))?;
                 self.find_host(pod)
-            }
-        }
-    }
-
-    fn target(&self, target: &Target) -> Result<SocketAddr, StageError> {
-        match target {
-            Target::Socket(address) => Ok(*address),
-            Target::Service { namespace, name, port, ipv6 } => {
-                let service = self.api.get("Service", namespace, name);
-                let service = service.ok_or_else(|| StageError::NotFound(format!("Service {namespace}/{name}")))?;
-                let ips = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
-                ips.into_iter()
-                    .flatten()
-                    .filter_map(|ip| ip.as_str()?.parse::<IpAddr>().ok())
-                    .find(|ip| ip.is_ipv6() == *ipv6)
-                    .map(|ip| (ip, *port).into())
-                    .ok_or_else(|| StageError::NotFound(format!("a cluster IP of that family: {target}")))
-            }
-            Target::Pod { namespace, name, port, ipv6 } => {
-                let origin = Origin::Pod { namespace: namespace.clone(), name: name.clone(), on: None, index: 0 };
-                let host = self.origin(&origin)?;
-                self.addresses_of(host)
-                    .into_iter()
-                    .find(|a| a.is_ipv6() == *ipv6 && !a.is_loopback())
-                    .map(|a| (a, *port).into())
-                    .ok_or_else(|| StageError::NotFound(format!("a pod address of that family: {target}")))
             }
         }
     }
@@ -437,7 +337,7 @@ impl World {
         self.fabric.remove_host(self.hosts[host].id);
         if self.hosts[host].role == Role::Node {
             let name = self.hosts[host].name.clone();
-            self.api.kubelet(now, &name, false);
+            self.cluster.api.kubelet(now, &name, false);
         }
         self.hosts[host].notices.clear();
     }
@@ -455,19 +355,7 @@ impl World {
         self.hosts[host].config = self.hosts[old].config.clone();
         self.hosts[host].flag_notices = self.hosts[old].flag_notices.clone();
         if role == Role::Node {
-            self.api.kubelet(now, name, true);
-            let lost: Vec<(String, String)> = self
-                .api
-                .list("Pod")
-                .filter(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(name))
-                .filter_map(|pod| {
-                    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).map(String::from);
-                    Some((text("/metadata/namespace")?, text("/metadata/name")?))
-                })
-                .collect();
-            for (namespace, pod) in lost {
-                self.api.pod_stopped(now, &namespace, &pod);
-            }
+            self.cluster.node_booted(now, name);
         }
         self.start_agent(host);
         Ok(())

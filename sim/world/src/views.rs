@@ -1,12 +1,8 @@
 //! What the usual tools would show: the world's state in the words of a scenario.
 
-use std::net::IpAddr;
-
-use fairway_bgp::{Origin, SessionState};
-use fairway_desired::{Family, MAIN_TABLE, RouteKind};
+use fairway_desired::{MAIN_TABLE, RouteKind};
 use fairway_kernel::VirtualServerView;
 use fairway_scenario::{Neighbor, NoticeLine, RealServer, RibPath, Route, StageError, VirtualServer};
-use ipnet::IpNet;
 
 use crate::HostIx;
 use crate::world::World;
@@ -23,48 +19,14 @@ impl World {
 
     pub(crate) fn view_neighbors(&self, name: &str) -> Result<Vec<Neighbor>, StageError> {
         let host = self.find_host(name)?;
-        let now = self.queue.now();
-        let Some(agent) = &self.hosts[host].agent else { return Ok(vec![]) };
-        let view = agent.speaker().neighbors();
-        Ok(view
-            .into_iter()
-            .map(|n| Neighbor {
-                address: n.address,
-                asn: n.asn,
-                state: match n.state {
-                    SessionState::Idle => "Idle",
-                    SessionState::Connect => "Connect",
-                    SessionState::Active => "Active",
-                    SessionState::OpenSent => "OpenSent",
-                    SessionState::OpenConfirm => "OpenConfirm",
-                    SessionState::Established => "Establ",
-                }
-                .into(),
-                since: n.since.map(|at| now.saturating_sub(at)),
-                received: n.received as u64,
-                accepted: n.accepted as u64,
-            })
-            .collect())
+        let agent = self.hosts[host].agent.as_ref();
+        Ok(agent.map(|agent| fairway_stage::neighbors(agent, self.queue.now())).unwrap_or_default())
     }
 
     pub(crate) fn view_rib(&self, name: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
         let host = self.find_host(name)?;
-        let now = self.queue.now();
-        let Some(agent) = &self.hosts[host].agent else { return Ok(vec![]) };
-        let family = if ipv6 { Family::V6 } else { Family::V4 };
-        Ok(agent
-            .speaker()
-            .rib(family)
-            .into_iter()
-            .map(|p| RibPath {
-                prefix: p.prefix,
-                next_hop: p.next_hop,
-                as_path: p.as_path,
-                best: p.best,
-                age: now.saturating_sub(p.since),
-                attrs: attributes(p.origin, p.med, p.local_pref, &p.communities),
-            })
-            .collect())
+        let agent = self.hosts[host].agent.as_ref();
+        Ok(agent.map(|agent| fairway_stage::rib(agent, self.queue.now(), ipv6)).unwrap_or_default())
     }
 
     pub(crate) fn view_routes(&self, name: &str, ipv6: bool) -> Result<Vec<Route>, StageError> {
@@ -117,24 +79,11 @@ impl World {
     }
 
     pub(crate) fn view_notices(&self) -> Vec<NoticeLine> {
-        let mut lines = self.apply_errors.clone();
+        let mut lines = self.cluster.unread().to_vec();
         for host in &self.hosts {
-            for notice in &host.notices {
-                lines.push(NoticeLine {
-                    host: host.name.clone(),
-                    subject: notice.subject.to_string(),
-                    field: notice.field.clone(),
-                    reason: notice.reason.clone(),
-                });
-            }
+            lines.extend(host.notices.iter().map(|notice| fairway_stage::notice_line(&host.name, notice)));
         }
         lines
-    }
-
-    /// Every address of a host, without prefix length.
-    pub(crate) fn addresses_of(&self, host: HostIx) -> Vec<IpAddr> {
-        let kernel = self.fabric.kernel(self.hosts[host].id);
-        kernel.addresses().map(|(_, address)| IpNet::addr(address)).collect()
     }
 }
 
@@ -163,21 +112,4 @@ fn virtual_server(view: VirtualServerView) -> Option<VirtualServer> {
             })
             .collect(),
     })
-}
-
-/// Attributes as `gobgp` prints them.
-fn attributes(origin: Origin, med: Option<u32>, local_pref: Option<u32>, communities: &[u32]) -> String {
-    let origin = match origin {
-        Origin::Igp => "i",
-        Origin::Egp => "e",
-        Origin::Incomplete => "?",
-    };
-    let mut parts = vec![format!("{{Origin: {origin}}}")];
-    parts.extend(med.map(|m| format!("{{Med: {m}}}")));
-    parts.extend(local_pref.map(|p| format!("{{LocalPref: {p}}}")));
-    if !communities.is_empty() {
-        let list: Vec<String> = communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect();
-        parts.push(format!("{{Communities: {}}}", list.join(", ")));
-    }
-    format!("[{}]", parts.join(" "))
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairway_agent::{Agent, Input, Output};
-use fairway_api::{Api, WatcherId};
+use fairway_api::WatcherId;
 use fairway_bgp as bgp;
 use fairway_desired::Protocol;
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::Topology;
+use fairway_stage::Cluster;
 
 use crate::clients::{Clients, LoadEvent};
 use crate::hash::TraceHash;
@@ -109,7 +110,7 @@ pub(crate) enum Event {
 pub struct World {
     pub(crate) queue: Queue<Event>,
     pub(crate) fabric: Fabric,
-    pub(crate) api: Api,
+    pub(crate) cluster: Cluster,
     api_tick: Option<Ticket>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) names: BTreeMap<String, HostIx>,
@@ -124,17 +125,15 @@ pub struct World {
     pub(crate) lans: BTreeMap<String, LanId>,
     /// As it was at the start; a host that boots again finds its place in it.
     pub(crate) topology: Topology,
-    /// Documents that the API server could not read; they stand as notices.
-    pub(crate) apply_errors: Vec<fairway_scenario::NoticeLine>,
 }
 
 impl World {
-    pub(crate) fn empty(api: Api, seed: u64) -> Self {
+    pub(crate) fn empty(cluster: Cluster, seed: u64) -> Self {
         let mut rng = oorandom::Rand64::new(u128::from(seed));
         World {
             queue: Queue::new(),
             fabric: Fabric::new(rng.rand_u64()),
-            api,
+            cluster,
             api_tick: None,
             hosts: vec![],
             names: BTreeMap::new(),
@@ -148,7 +147,6 @@ impl World {
             hash: TraceHash::new(),
             lans: BTreeMap::new(),
             topology: Topology::default(),
-            apply_errors: vec![],
         }
     }
 
@@ -164,7 +162,11 @@ impl World {
 
     /// Every object of the API server, as JSON.
     pub fn objects(&self) -> Vec<serde_json::Value> {
-        ["Service", "EndpointSlice", "Pod", "Node"].iter().flat_map(|kind| self.api.list(kind)).cloned().collect()
+        ["Service", "EndpointSlice", "Pod", "Node"]
+            .iter()
+            .flat_map(|kind| self.cluster.api.list(kind))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn add_host(&mut self, name: &str, role: Role) -> HostIx {
@@ -204,7 +206,7 @@ impl World {
             Event::Api => {
                 self.hash.event(now, 3, 0, 0);
                 self.api_tick = None;
-                self.api.handle(now);
+                self.cluster.api.handle(now);
                 self.drain_api();
             }
             Event::Syn { tcp, attempt } => self.tcp_syn(tcp, attempt),
@@ -244,7 +246,7 @@ impl World {
         state.notices = state.flag_notices.iter().cloned().collect();
         if state.role == Role::Node {
             let name = state.name.clone();
-            let watcher = self.api.watch(now, &name);
+            let watcher = self.cluster.api.watch(now, &name);
             state.watcher = Some(watcher);
             self.watchers.insert(watcher, host);
         }
@@ -271,7 +273,7 @@ impl World {
         }
         if let Some(watcher) = state.watcher.take() {
             self.watchers.remove(&watcher);
-            self.api.unwatch(watcher);
+            self.cluster.api.unwatch(watcher);
         }
     }
 
@@ -348,7 +350,7 @@ impl World {
 
     /// Does what the API server wants, and keeps its deadline in the queue.
     pub(crate) fn drain_api(&mut self) {
-        while let Some(output) = self.api.poll() {
+        while let Some(output) = self.cluster.api.poll() {
             match output {
                 fairway_api::Output::Deliver { watcher, deltas } => {
                     let Some(&host) = self.watchers.get(&watcher) else { continue };
@@ -370,7 +372,7 @@ impl World {
         if let Some(ticket) = self.api_tick.take() {
             self.queue.cancel(ticket);
         }
-        if let Some(at) = self.api.deadline() {
+        if let Some(at) = self.cluster.api.deadline() {
             self.api_tick = Some(self.queue.at(at, Event::Api));
         }
     }

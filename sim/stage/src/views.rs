@@ -1,0 +1,76 @@
+//! What the usual tools would show of an agent, in the words of a scenario.
+
+use fairway_agent::Agent;
+use fairway_bgp::{Origin, SessionState};
+use fairway_desired::Family;
+use fairway_objects::Notice;
+use fairway_scenario::{Neighbor, NoticeLine, RibPath};
+
+use crate::Time;
+
+/// The rows of `gobgp neighbor`.
+pub fn neighbors(agent: &Agent, now: Time) -> Vec<Neighbor> {
+    let view = agent.speaker().neighbors();
+    view.into_iter()
+        .map(|n| Neighbor {
+            address: n.address,
+            asn: n.asn,
+            state: match n.state {
+                SessionState::Idle => "Idle",
+                SessionState::Connect => "Connect",
+                SessionState::Active => "Active",
+                SessionState::OpenSent => "OpenSent",
+                SessionState::OpenConfirm => "OpenConfirm",
+                SessionState::Established => "Establ",
+            }
+            .into(),
+            since: n.since.map(|at| now.saturating_sub(at)),
+            received: n.received as u64,
+            accepted: n.accepted as u64,
+        })
+        .collect()
+}
+
+/// The rows of `gobgp global rib`.
+pub fn rib(agent: &Agent, now: Time, ipv6: bool) -> Vec<RibPath> {
+    let family = if ipv6 { Family::V6 } else { Family::V4 };
+    let paths = agent.speaker().rib(family);
+    paths
+        .into_iter()
+        .map(|p| RibPath {
+            prefix: p.prefix,
+            next_hop: p.next_hop,
+            as_path: p.as_path,
+            best: p.best,
+            age: now.saturating_sub(p.since),
+            attrs: attributes(p.origin, p.med, p.local_pref, &p.communities),
+        })
+        .collect()
+}
+
+/// A standing notice of a host's agent.
+pub fn notice_line(host: &str, notice: &Notice) -> NoticeLine {
+    NoticeLine {
+        host: host.into(),
+        subject: notice.subject.to_string(),
+        field: notice.field.clone(),
+        reason: notice.reason.clone(),
+    }
+}
+
+/// Attributes as `gobgp` prints them.
+fn attributes(origin: Origin, med: Option<u32>, local_pref: Option<u32>, communities: &[u32]) -> String {
+    let origin = match origin {
+        Origin::Igp => "i",
+        Origin::Egp => "e",
+        Origin::Incomplete => "?",
+    };
+    let mut parts = vec![format!("{{Origin: {origin}}}")];
+    parts.extend(med.map(|m| format!("{{Med: {m}}}")));
+    parts.extend(local_pref.map(|p| format!("{{LocalPref: {p}}}")));
+    if !communities.is_empty() {
+        let list: Vec<String> = communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect();
+        parts.push(format!("{{Communities: {}}}", list.join(", ")));
+    }
+    format!("[{}]", parts.join(" "))
+}
