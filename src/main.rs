@@ -4,6 +4,7 @@
 
 mod check;
 mod flags;
+mod lab;
 mod run;
 mod schema;
 
@@ -40,6 +41,9 @@ enum Command {
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if fairway_uml::is_guest_init() {
+        fairway_uml::guest_init();
+    }
     let mut args = std::env::args();
     let name = args.next().unwrap_or_default();
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "mconnect") {

@@ -7,11 +7,13 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use fairway_objects::{NodeConfig, Notice};
 use fairway_scenario::{Event, Outcome, RunOptions, Scenario, Sink, Stage, TextSink, TraceRequest, Verdict};
 use fairway_world::World;
 
 use crate::USAGE;
 use crate::check::{load, scenario_files};
+use crate::lab::{self, Routers};
 
 /// Options of `fairway run`.
 #[derive(Args)]
@@ -22,13 +24,22 @@ pub(crate) struct Run {
     /// Where the scenarios are played.
     #[arg(long, value_enum, default_value_t = StageName::Memory)]
     stage: StageName,
-    /// Everything random is drawn from this number; the same number gives the same run.
+    /// Who plays the routers of a scenario; in memory always our own agent.
+    #[arg(long, value_enum, default_value_t = Routers::Fairway)]
+    routers: Routers,
+    /// Save what ip, nft, ipvsadm, conntrack and a capture saw of every run, not only of those that fail.
+    #[arg(long)]
+    keep: bool,
+    /// Folder for what is saved of a run with a real kernel.
+    #[arg(long, value_name = "FOLDER", default_value = "fairway-witness")]
+    witness: PathBuf,
+    /// Everything random is drawn from this number; in memory the same number gives the same run.
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Play each scenario so many times, with seeds SEED, SEED+1, …
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: u64,
-    /// Play so many at once; 0 means one for each processor.
+    /// Play so many at once; 0 means one for each processor. With a real kernel it is one at a time.
     #[arg(long, default_value_t = 0, value_name = "N")]
     jobs: usize,
     /// What is printed on standard output: the run as text, or one JSON document per run on a line of its own.
@@ -45,10 +56,24 @@ pub(crate) struct Run {
     trace: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StageName {
     /// The simulated cluster: virtual time, no privileges.
     Memory,
+    /// Network namespaces on this machine's kernel, in real time. Needs root, or user namespaces.
+    Netns,
+    /// Network namespaces in a User-Mode Linux kernel that has everything. Any user, no privileges.
+    Uml,
+}
+
+impl StageName {
+    const fn as_str(self) -> &'static str {
+        match self {
+            StageName::Memory => "memory",
+            StageName::Netns => "netns",
+            StageName::Uml => "uml",
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,7 +93,9 @@ struct Task {
 impl Run {
     /// Plays everything and returns the exit status: 0, 1 if anything failed, 2 if a file is wrong.
     pub(crate) fn run(self) -> u8 {
-        let StageName::Memory = self.stage;
+        if self.stage == StageName::Memory && self.routers != Routers::Fairway {
+            return complain("--routers needs a real kernel: add --stage netns or --stage uml");
+        }
         let files = match scenario_files(&self.paths) {
             Ok(files) => files,
             Err(message) => return complain(&message),
@@ -94,13 +121,26 @@ impl Run {
         let tasks: Vec<Task> = (0..scenarios.len())
             .flat_map(|scenario| (0..self.seeds).map(move |n| Task { scenario, seed: self.seed.wrapping_add(n) }))
             .collect();
+        // From here on a lab is where its kernel is.
+        let elsewhere = match self.stage {
+            StageName::Memory => Ok(None),
+            StageName::Uml if !lab::in_guest() => {
+                lab::run_in_guest(tasks.len(), self.junit.as_deref(), &self.witness).map(Some)
+            }
+            StageName::Netns | StageName::Uml => lab::go_inside(),
+        };
+        match elsewhere {
+            Ok(None) => {}
+            Ok(Some(status)) => return status,
+            Err(message) => return complain(&message),
+        }
         let outcomes = match self.play(&scenarios, &tasks, trace.as_ref()) {
             Ok(outcomes) => outcomes,
             // The reader of our output went away: nothing is left to tell.
             Err(_) => return 1,
         };
         if let Some(file) = &self.junit
-            && let Err(error) = write_file(file, &fairway_scenario::junit(&outcomes))
+            && let Err(error) = write_file(&lab::junit_file(file), &fairway_scenario::junit(&outcomes))
         {
             return complain(&format!("{}: {error}", file.display()));
         }
@@ -112,11 +152,12 @@ impl Run {
         if let ([task], true, false) = (tasks, text, self.quiet) {
             // One run is shown while it happens.
             let mut out = io::stdout();
-            let outcome = play_one(&scenarios[task.scenario], task.seed, trace, &mut out);
+            let outcome = self.play_one(&scenarios[task.scenario], task.seed, trace, &mut out);
             writeln!(out, "{}", fairway_scenario::summary_line(&outcome))?;
             return Ok(vec![outcome]);
         }
         let jobs = match self.jobs {
+            _ if self.stage != StageName::Memory => 1,
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
@@ -135,7 +176,7 @@ impl Run {
                         };
                         let Some(task) = tasks.get(index) else { return };
                         let mut shown = vec![];
-                        let outcome = play_one(&scenarios[task.scenario], task.seed, trace, &mut shown);
+                        let outcome = self.play_one(&scenarios[task.scenario], task.seed, trace, &mut shown);
                         let passed = matches!(outcome.result, Verdict::Pass | Verdict::Skip);
                         let report = match (self.output, self.quiet && passed) {
                             (OutputFormat::Json, _) => format!("{}\n", json(&outcome)),
@@ -182,53 +223,89 @@ impl Run {
     }
 }
 
-/// Plays one scenario in memory, showing it on `out`.
-fn play_one(scenario: &Scenario, seed: u64, trace: Option<&TraceRequest>, out: &mut dyn Write) -> Outcome {
-    let started = Instant::now();
-    let configure = |node: &str, flags: &[String]| {
-        crate::flags::parse(node, flags)
-            .map_err(|errors| errors.into_iter().map(|e| e.message).collect::<Vec<_>>().join("; "))
-    };
-    let mut sink = TextSink::new(out);
-    let noted: BTreeSet<String> = scenario
-        .topology
-        .nodes
-        .keys()
-        .filter_map(|node| crate::flags::parse(node, &scenario.flags_of(node)).ok())
-        .flat_map(|(_, notices)| notices)
-        .map(|notice| format!("note: {notice}"))
-        .collect();
-    for note in &noted {
-        sink.event(Event::Remark(note));
-    }
-    let options = RunOptions { seed };
-    let mut outcome = match World::new(scenario, seed, &configure) {
-        Ok(mut world) => {
-            let outcome = fairway_scenario::run(scenario, &mut world, &options, &mut sink);
-            if let Some(request) = trace {
-                let text = match world.trace(request) {
-                    Ok(result) => result.text,
-                    Err(error) => format!("--trace: {error}"),
-                };
-                sink.event(Event::Output(&text));
-            }
-            outcome
+impl Run {
+    /// Plays one scenario, showing it on `out`.
+    fn play_one(&self, scenario: &Scenario, seed: u64, trace: Option<&TraceRequest>, out: &mut dyn Write) -> Outcome {
+        let started = Instant::now();
+        let mut sink = TextSink::new(out);
+        let noted: BTreeSet<String> = scenario
+            .topology
+            .nodes
+            .keys()
+            .filter_map(|node| crate::flags::parse(node, &scenario.flags_of(node)).ok())
+            .flat_map(|(_, notices)| notices)
+            .map(|notice| format!("note: {notice}"))
+            .collect();
+        for note in &noted {
+            sink.event(Event::Remark(note));
         }
-        Err(error) => Outcome {
-            name: scenario.name.clone(),
-            file: scenario.source.name.clone(),
-            stage: "memory".into(),
-            seed,
+        let outcome = match self.stage {
+            StageName::Memory => match World::new(scenario, seed, &configure) {
+                Ok(mut world) => Ok(on_stage(scenario, &mut world, seed, trace, &mut sink)),
+                Err(error) => Err(error.to_string()),
+            },
+            StageName::Netns | StageName::Uml => self.play_in_lab(scenario, seed, trace, &mut sink),
+        };
+        let mut outcome = outcome.unwrap_or_else(|reason| Outcome {
             result: Verdict::Error,
-            reason: Some(error.to_string()),
-            virtual_ms: 0,
-            real_ms: 0,
-            steps: vec![],
-            trace_hash: None,
-            reproduce: format!("fairway run {} --stage memory --seed {seed}", scenario.source.name),
-        },
-    };
-    outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            reason: Some(reason),
+            ..fairway_scenario::unplayed(scenario, self.stage.as_str(), seed, &scenario.needs)
+        });
+        outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        outcome
+    }
+
+    fn play_in_lab(
+        &self,
+        scenario: &Scenario,
+        seed: u64,
+        trace: Option<&TraceRequest>,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome, String> {
+        let program = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
+        let options = fairway_lab::Options { stage: self.stage.as_str(), seed, routers: self.routers.into(), program };
+        let (offered, complaint) = fairway_lab::features();
+        let unplayed = fairway_scenario::unplayed(scenario, self.stage.as_str(), seed, &offered);
+        if unplayed.result == Verdict::Skip {
+            sink.event(Event::Remark(&complaint.unwrap_or_default()));
+            return Ok(unplayed);
+        }
+        let mut lab = fairway_lab::Lab::new(scenario, options, &configure).map_err(|error| error.to_string())?;
+        let outcome = on_stage(scenario, &mut lab, seed, trace, sink);
+        if self.keep || !matches!(outcome.result, Verdict::Pass | Verdict::Skip) {
+            let stem = Path::new(&scenario.source.name).file_stem().unwrap_or_default().to_string_lossy();
+            let name = format!("{stem}-{}-{seed}", self.stage.as_str());
+            let said = match lab.save_witnesses(&lab::witness_folder(&self.witness).join(&name)) {
+                Ok(()) => format!("what the tools saw is in {}", self.witness.join(&name).display()),
+                Err(error) => format!("{}: {error}", self.witness.display()),
+            };
+            sink.event(Event::Remark(&said));
+        }
+        Ok(outcome)
+    }
+}
+
+/// The configuration of a node from its flags.
+fn configure(node: &str, flags: &[String]) -> Result<(NodeConfig, Vec<Notice>), String> {
+    crate::flags::parse(node, flags)
+        .map_err(|errors| errors.into_iter().map(|e| e.message).collect::<Vec<_>>().join("; "))
+}
+
+fn on_stage(
+    scenario: &Scenario,
+    stage: &mut dyn Stage,
+    seed: u64,
+    trace: Option<&TraceRequest>,
+    sink: &mut dyn Sink,
+) -> Outcome {
+    let outcome = fairway_scenario::run(scenario, stage, &RunOptions { seed }, sink);
+    if let Some(request) = trace {
+        let text = match stage.trace(request) {
+            Ok(result) => result.text,
+            Err(error) => format!("--trace: {error}"),
+        };
+        sink.event(Event::Output(&text));
+    }
     outcome
 }
 

@@ -88,8 +88,9 @@ impl FlagError {
 }
 
 /// Name, kind of value (empty: a boolean), default as shown, explanation. Sorted by name, as the usage shows them.
-const FLAGS: [(&str, &str, &str, &str); 16] = [
+const FLAGS: [(&str, &str, &str, &str); 17] = [
     ("address", "host:port", "[::1]:5001", "Where to connect, or to listen with -server"),
+    ("clients", "", "", "With -server, print a line \"client ADDRESS\" for each connection and datagram"),
     ("expect-even", "percent", "", "Exit with 1 if a host's share deviates more than this from even"),
     ("host", "name", "", "Name the server answers with (default: the host name)"),
     ("k8sprobe", "host:port", "", "Where to answer liveness probes (HTTP)"),
@@ -128,6 +129,7 @@ pub fn usage() -> String {
 struct Values {
     address: HostPort,
     server: bool,
+    clients: bool,
     udp: bool,
     keep: bool,
     version: bool,
@@ -155,6 +157,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Invocation, FlagError
     let mut values = Values {
         address: value("address", "[::1]:5001")?,
         server: false,
+        clients: false,
         udp: false,
         keep: false,
         version: false,
@@ -206,6 +209,7 @@ impl Values {
         match name {
             "address" => self.address = value(name, text)?,
             "server" => self.server = boolean(text).ok_or_else(|| bad("true or false is needed"))?,
+            "clients" => self.clients = boolean(text).ok_or_else(|| bad("true or false is needed"))?,
             "udp" => self.udp = boolean(text).ok_or_else(|| bad("true or false is needed"))?,
             "keep" => self.keep = boolean(text).ok_or_else(|| bad("true or false is needed"))?,
             "version" => self.version = boolean(text).ok_or_else(|| bad("true or false is needed"))?,
@@ -247,8 +251,8 @@ impl Values {
             return Command::Version;
         }
         if self.server {
-            let Self { address, udp, host, probe, .. } = self;
-            return Command::Server(ServerConfig { address, udp, host, probe });
+            let Self { address, udp, host, probe, clients, .. } = self;
+            return Command::Server(ServerConfig { address, udp, host, probe, clients });
         }
         let Self { address, udp, nconn, maxconcurrent, timeout, source, seed, keep, .. } = self;
         let config = ClientConfig { address, udp, nconn, maxconcurrent, timeout, source, seed, keep };

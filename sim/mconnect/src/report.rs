@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Samples kept per latency series. Beyond it the series stays as it is: the counters still count, and a run of this
 /// size has its percentiles settled long before. It bounds the memory of a report to 16 MiB.
@@ -47,7 +47,7 @@ pub struct Latencies {
 }
 
 /// Percentiles of one latency series in nanoseconds (nearest rank, so each is a value that was measured).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Half of the samples are not above this.
     pub p50: u64,
@@ -91,7 +91,57 @@ struct JsonLatency {
     first_byte: Percentiles,
 }
 
+/// The JSON form as it is read back; what the original does not print may be missing.
+#[derive(Deserialize)]
+struct Read {
+    hosts: BTreeMap<String, u64>,
+    connects: u64,
+    failed_connects: u64,
+    failed_reads: u64,
+    start_time: String,
+    timeout: u64,
+    duration: u64,
+    #[serde(default)]
+    latency: ReadLatency,
+}
+
+#[derive(Default, Deserialize)]
+struct ReadLatency {
+    connect: Percentiles,
+    first_byte: Percentiles,
+}
+
+/// A hundred samples with these percentiles.
+fn samples(p: Percentiles) -> Vec<u64> {
+    let counts = [(50, p.p50), (40, p.p90), (9, p.p99), (1, p.max)];
+    counts.into_iter().flat_map(|(count, sample)| std::iter::repeat_n(sample, count)).collect()
+}
+
 impl Report {
+    /// Reads the JSON form, of this program or of the original. Of the latencies only the percentiles come back: they
+    /// are represented by a hundred samples that have them.
+    ///
+    /// # Errors
+    /// Text that is no such report.
+    pub fn from_json(text: &str) -> Result<Report, serde_json::Error> {
+        let read: Read = serde_json::from_str(text)?;
+        let measured = read.hosts.values().any(|count| *count > 0);
+        let samples = |percentiles| if measured { samples(percentiles) } else { vec![] };
+        Ok(Report {
+            hosts: read.hosts,
+            connects: read.connects,
+            failed_connects: read.failed_connects,
+            failed_reads: read.failed_reads,
+            start_time: read.start_time,
+            timeout: Duration::from_nanos(read.timeout),
+            duration: Duration::from_nanos(read.duration),
+            latencies: Latencies {
+                connect: samples(read.latency.connect),
+                first_byte: samples(read.latency.first_byte),
+            },
+        })
+    }
+
     /// Books a connection that was made and answered by `host`. Both durations count from the start of the connect.
     pub fn record_connect(&mut self, host: &str, connect: Duration, first_byte: Duration) {
         self.connects = self.connects.saturating_add(1);

@@ -1,7 +1,7 @@
 //! The server: says its name on each TCP connection and to each datagram, until it is told to stop.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub host: Option<String>,
     /// Where to answer liveness probes (HTTP), if anywhere.
     pub probe: Option<HostPort>,
+    /// Print a line `client ADDRESS` on standard output for each connection and each datagram.
+    pub clients: bool,
 }
 
 /// A server whose sockets are bound; nothing is accepted before [`Server::run`].
@@ -44,6 +46,7 @@ pub struct Server {
     tcp: TcpListener,
     udp: Option<UdpSocket>,
     probe: Option<TcpListener>,
+    clients: bool,
 }
 
 /// Listens as `config` says and answers until `shutdown` completes; then open connections are closed in order.
@@ -74,7 +77,7 @@ impl Server {
             Some(host) => host.clone(),
             None => gethostname::gethostname().to_string_lossy().into_owned(),
         };
-        Ok(Self { host: host.into(), tcp, udp, probe })
+        Ok(Self { host: host.into(), tcp, udp, probe, clients: config.clients })
     }
 
     /// The address that TCP (and UDP, if asked for) listens on.
@@ -95,11 +98,11 @@ impl Server {
 
     /// Answers until `shutdown` completes, then stops to listen and closes what is open.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { host, tcp, udp, probe } = self;
+        let Self { host, tcp, udp, probe, clients } = self;
         let (stop, stopped) = watch::channel(false);
         let mut listeners = JoinSet::new();
         if let Some(socket) = udp {
-            listeners.spawn(answer_datagrams(socket, host.clone()));
+            listeners.spawn(answer_datagrams(socket, host.clone(), clients));
         }
         if let Some(listener) = probe {
             listeners.spawn(probe::serve(listener));
@@ -110,6 +113,9 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = accept(&tcp) => {
+                    if clients && let Ok(peer) = accepted.peer_addr() {
+                        tell(peer);
+                    }
                     let (host, stopped) = (host.clone(), stopped.clone());
                     // A peer that resets its connection is the peer's affair and ends just this task.
                     connections.spawn(async move { answer(accepted, &host, stopped).await });
@@ -158,12 +164,23 @@ pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn answer_datagrams(socket: UdpSocket, host: Arc<str>) {
+/// Says who came.
+fn tell(peer: SocketAddr) {
+    // Nobody may be reading any more; that is no reason to stop serving.
+    let _gone = writeln!(io::stdout(), "client {}", peer.ip().to_canonical());
+}
+
+async fn answer_datagrams(socket: UdpSocket, host: Arc<str>, clients: bool) {
     let mut buffer = [0; 9000];
     loop {
         match socket.recv_from(&mut buffer).await {
             // An answer that cannot be sent is an answer lost, which UDP allows; the client counts it.
-            Ok((_, peer)) => drop(socket.send_to(host.as_bytes(), peer).await),
+            Ok((_, peer)) => {
+                if clients {
+                    tell(peer);
+                }
+                drop(socket.send_to(host.as_bytes(), peer).await);
+            }
             // An ICMP error for an earlier answer: its asker has gone, the next one waits already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(_) => sleep(ERROR_PAUSE).await,

@@ -25,6 +25,7 @@ async fn start(address: &str, udp: bool) -> (SocketAddr, oneshot::Sender<()>, Jo
         udp,
         host: Some("pod-1".into()),
         probe: Some("127.0.0.1:0".parse().unwrap()),
+        clients: false,
     };
     let server = Server::bind(&config).await.unwrap();
     let address = server.address().unwrap();
@@ -170,7 +171,7 @@ async fn a_stopped_server_closes_its_connections_and_its_port() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let (address, _stop, _task) = start("127.0.0.1:0", false).await;
-    let config = ServerConfig { address: address.into(), udp: false, host: None, probe: None };
+    let config = ServerConfig { address: address.into(), udp: false, host: None, probe: None, clients: false };
     let error = Server::bind(&config).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
@@ -183,6 +184,7 @@ async fn liveness_is_answered() {
         udp: false,
         host: None,
         probe: Some("127.0.0.1:0".parse().unwrap()),
+        clients: false,
     };
     let server = Server::bind(&config).await.unwrap();
     let address = server.probe_address().unwrap().unwrap();

@@ -31,7 +31,7 @@ pub use fault::{Fault, KernelFail, Plane, PodPick};
 pub use flags::FlagError;
 pub use read::{Files, load, parse, parse_trace};
 pub use report::{Outcome, StepOutcome, Verdict, junit, summary_line};
-pub use run::{RunOptions, run};
+pub use run::{RunOptions, run, unplayed};
 pub use scenario::{Gateways, Lan, Node, Objects, Range, Router, Scenario, Services, Tester, Timing, Topology};
 pub use shape::json_schema;
 pub use sink::{Event, Silent, Sink, TextSink};

@@ -43,32 +43,29 @@ impl From<StageError> for Stop {
 /// Calls without any progress of time after which a stage counts as stuck.
 const STUCK_CALLS: u32 = 1_000_000;
 
-/// Plays a scenario on a stage that was made for it, telling the sink what happens.
-pub fn run(scenario: &Scenario, stage: &mut dyn Stage, options: &RunOptions, sink: &mut dyn Sink) -> Outcome {
-    let mut outcome = Outcome {
+/// The outcome of a scenario before its first step: passed so far, or skipped if the stage lacks what it needs.
+pub fn unplayed(scenario: &Scenario, stage: &str, seed: u64, offered: &[String]) -> Outcome {
+    let missing: Vec<&str> = scenario.needs.iter().filter(|need| !offered.contains(need)).map(String::as_str).collect();
+    let reason = (!missing.is_empty()).then(|| format!("stage {stage} does not offer {}", missing.join(", ")));
+    let reproduce = format!("fairway run {} --stage {stage} --seed {seed}", quoted(&scenario.source.name));
+    Outcome {
         name: scenario.name.clone(),
         file: scenario.source.name.clone(),
-        stage: stage.name().to_owned(),
-        seed: options.seed,
-        result: Verdict::Pass,
-        reason: None,
+        stage: stage.to_owned(),
+        seed,
+        result: if reason.is_some() { Verdict::Skip } else { Verdict::Pass },
+        reason,
         virtual_ms: 0,
         real_ms: 0,
         steps: Vec::new(),
         trace_hash: None,
-        reproduce: format!(
-            "fairway run {} --stage {} --seed {}",
-            quoted(&scenario.source.name),
-            stage.name(),
-            options.seed
-        ),
-    };
-    let offered = stage.features();
-    let missing: Vec<&str> = scenario.needs.iter().filter(|need| !offered.contains(need)).map(String::as_str).collect();
-    if !missing.is_empty() {
-        outcome.result = Verdict::Skip;
-        outcome.reason = Some(format!("stage {} does not offer {}", stage.name(), missing.join(", ")));
+        reproduce,
     }
+}
+
+/// Plays a scenario on a stage that was made for it, telling the sink what happens.
+pub fn run(scenario: &Scenario, stage: &mut dyn Stage, options: &RunOptions, sink: &mut dyn Sink) -> Outcome {
+    let mut outcome = unplayed(scenario, stage.name(), options.seed, &stage.features());
     let mut run = Run { scenario, stage, sink };
     for step in &scenario.steps {
         let title = print::title(step);

@@ -1,0 +1,96 @@
+//! All planes of the real kernel behind one value.
+
+use fairway_backend_filter::FilterBackend;
+use fairway_backend_ipvs::IpvsBackend;
+use fairway_backend_route::RouteBackend;
+use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Route, Rule, Sysctl, Table};
+use fairway_objects::NodeConfig;
+
+/// Why the kernel cannot be used. Each names what is missing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Routing.
+    #[error(transparent)]
+    Route(#[from] fairway_backend_route::OpenError),
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] fairway_backend_ipvs::OpenError),
+    /// nftables.
+    #[error(transparent)]
+    Filter(#[from] fairway_backend_filter::OpenError),
+    /// Service addresses live on a dummy interface.
+    #[error("the kernel has no dummy interfaces: module dummy is missing")]
+    Dummy,
+    /// The kernel does not let us.
+    #[error("the kernel refuses to change interfaces ({0:?}): CAP_NET_ADMIN is needed")]
+    Refused(Fault),
+}
+
+/// The backends that a configuration needs, in the network namespace of the thread that opened them.
+#[derive(Debug)]
+pub struct RealKernel {
+    route: RouteBackend,
+    /// Only with the service proxy.
+    ipvs: Option<IpvsBackend>,
+    /// Only with the service proxy.
+    filter: Option<FilterBackend>,
+}
+
+impl RealKernel {
+    /// Opens what this configuration needs. Nothing in the kernel is changed.
+    ///
+    /// # Errors
+    /// The first feature that the kernel lacks, by the name of its module, or that the process may not use.
+    pub fn open(config: &NodeConfig) -> Result<RealKernel, OpenError> {
+        let proxy = config.run_service_proxy;
+        let ipvs = proxy.then(IpvsBackend::new).transpose()?;
+        let filter = proxy.then(FilterBackend::new).transpose()?;
+        let mut route = RouteBackend::new()?;
+        if proxy && !route.offers(LinkKind::Dummy).map_err(OpenError::Refused)? {
+            return Err(OpenError::Dummy);
+        }
+        Ok(RealKernel { route, ipvs: ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone())), filter })
+    }
+}
+
+/// The backend of a plane that this configuration does not use.
+fn absent(plane: &str) -> Fault {
+    Fault::Unsupported(format!("{plane} is not in use with these flags"))
+}
+
+macro_rules! routed {
+    ($($plane:ident),*) => {
+        $(impl Backend<$plane> for RealKernel {
+            fn observe(&mut self) -> Result<Table<$plane>, Fault> {
+                Backend::<$plane>::observe(&mut self.route)
+            }
+
+            fn apply(&mut self, ops: &[Op<$plane>]) -> Result<Vec<Outcome>, Fault> {
+                self.route.apply(ops)
+            }
+        })*
+    };
+}
+
+routed!(Sysctl, Link, Addr, Rule, Route);
+
+impl Backend<Ipvs> for RealKernel {
+    fn observe(&mut self) -> Result<Table<Ipvs>, Fault> {
+        self.ipvs.as_mut().ok_or_else(|| absent("IPVS"))?.observe()
+    }
+
+    fn apply(&mut self, ops: &[Op<Ipvs>]) -> Result<Vec<Outcome>, Fault> {
+        self.ipvs.as_mut().ok_or_else(|| absent("IPVS"))?.apply(ops)
+    }
+}
+
+impl Backend<Filter> for RealKernel {
+    /// Without the service proxy there are no rules of ours, and nothing is looked for: the kernel may lack nftables.
+    fn observe(&mut self) -> Result<Table<Filter>, Fault> {
+        self.filter.as_mut().map_or_else(|| Ok(Table::<Filter>::new()), Backend::observe)
+    }
+
+    fn apply(&mut self, ops: &[Op<Filter>]) -> Result<Vec<Outcome>, Fault> {
+        self.filter.as_mut().ok_or_else(|| absent("nftables"))?.apply(ops)
+    }
+}

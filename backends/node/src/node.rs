@@ -1,0 +1,284 @@
+//! The loop around the agent.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc as channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use fairway_agent::{Agent, Input, Kernel, Output, Time, serve};
+use fairway_backend_bgp::Transport;
+use fairway_bgp as bgp;
+use fairway_objects::{NodeConfig, NoticeChange};
+use tokio::sync::{mpsc, oneshot};
+
+/// Inputs that wait for the agent. Whoever has more waits with it.
+const QUEUE: usize = 1024;
+/// Requests to the kernel under way: one per plane is all an agent asks for.
+const REQUESTS: usize = 8;
+/// How long the last words of BGP sessions may take to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A look at an agent.
+pub type Question = Box<dyn FnOnce(&Agent, Time) + Send>;
+/// Opens a kernel, in its namespace. An error is the sentence that its user reads.
+pub type Open<K> = Box<dyn FnOnce(&NodeConfig) -> Result<K, String> + Send>;
+
+/// What a node is asked.
+pub enum Command {
+    /// Something happened.
+    Input(Input),
+    /// Look at the agent.
+    Ask(Question),
+    /// End in order: sessions are closed with Cease, the kernel keeps what it has.
+    Shutdown,
+    /// End at once, as SIGKILL would: nobody is told.
+    Kill,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Command::Input(_) => "Input",
+            Command::Ask(_) => "Ask",
+            Command::Shutdown => "Shutdown",
+            Command::Kill => "Kill",
+        })
+    }
+}
+
+/// How a node came to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// It cannot work here: its namespace, its kernel, or its BGP port.
+    #[error("{0}")]
+    Failed(String),
+    /// It is gone already.
+    #[error("the agent does not run")]
+    Gone,
+}
+
+/// What a node starts with.
+pub struct Start<K> {
+    /// Its configuration.
+    pub config: NodeConfig,
+    /// All its random choices are drawn from this.
+    pub seed: u64,
+    /// The zero of its clock.
+    pub epoch: Instant,
+    /// Called first in each of its threads: enters its network namespace.
+    pub enter: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
+    /// Opens its kernel.
+    pub open: Open<K>,
+    /// Told of each notice that begins or ceases to stand.
+    pub notices: Box<dyn FnMut(NoticeChange) + Send>,
+}
+
+impl<K> fmt::Debug for Start<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start").field("config", &self.config).field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// One running node. Dropping it kills it.
+#[derive(Debug)]
+pub struct Node {
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<Result<(), Ended>>>,
+}
+
+impl Node {
+    /// Starts a node and returns when its kernel is open and the agent runs.
+    ///
+    /// # Errors
+    /// [`Ended::Failed`] with one sentence, before anything in the kernel was touched.
+    pub fn start<K: Kernel + Send + 'static>(start: Start<K>) -> Result<Node, Ended> {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (ready, started) = channel::sync_channel(1);
+        let name = start.config.node_name.to_string();
+        let thread = std::thread::Builder::new()
+            .name(format!("agent {name}"))
+            .spawn(move || run(start, inbox, &ready))
+            .map_err(|error| Ended::Failed(format!("no thread for the agent: {error}")))?;
+        match started.recv() {
+            Ok(()) => Ok(Node { commands, thread: Some(thread) }),
+            // The thread ended before it was ready: it has the reason.
+            Err(_) => Err(thread.join().map_or(Ended::Gone, |result| result.err().unwrap_or(Ended::Gone))),
+        }
+    }
+
+    /// Hands over a command; waits while too many wait already.
+    ///
+    /// # Errors
+    /// [`Ended::Gone`]
+    pub fn send(&self, command: Command) -> Result<(), Ended> {
+        self.commands.blocking_send(command).map_err(|_| Ended::Gone)
+    }
+
+    /// Looks at the agent.
+    ///
+    /// # Errors
+    /// [`Ended::Gone`]
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Agent, Time) -> T + Send + 'static,
+    ) -> Result<T, Ended> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Ask(Box::new(move |agent, now| {
+            // Whoever asked may have gone away.
+            let _gone = answer.send(question(agent, now));
+        })))?;
+        answered.blocking_recv().map_err(|_| Ended::Gone)
+    }
+
+    /// Ends it and waits until it is over.
+    ///
+    /// # Errors
+    /// Why it had ended before, if it had.
+    pub fn end(mut self, command: Command) -> Result<(), Ended> {
+        let told = self.send(command);
+        let ended = self.thread.take().map(JoinHandle::join);
+        match ended {
+            Some(Ok(result)) => result.and(told),
+            Some(Err(_)) | None => Err(Ended::Gone),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _gone = self.send(Command::Kill);
+            let _reason = thread.join();
+        }
+    }
+}
+
+fn run<K: Kernel + Send + 'static>(
+    start: Start<K>,
+    commands: mpsc::Receiver<Command>,
+    ready: &channel::SyncSender<()>,
+) -> Result<(), Ended> {
+    let failed = |error: &dyn fmt::Display| Ended::Failed(error.to_string());
+    (start.enter)().map_err(|error| failed(&format!("entering the network namespace: {error}")))?;
+    let mut kernel = (start.open)(&start.config).map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let (requests, waiting) = channel::sync_channel::<Output>(REQUESTS);
+    let (answers, answered) = mpsc::channel(REQUESTS);
+    let name = start.config.node_name.clone();
+    let enter = start.enter;
+    // The kernel's thread ends when nobody asks any more, or nobody listens.
+    let worker = std::thread::Builder::new()
+        .name(format!("kernel {name}"))
+        .spawn(move || {
+            if enter().is_err() {
+                return;
+            }
+            while let Ok(request) = waiting.recv() {
+                if let Some(answer) = serve(request, &mut kernel)
+                    && answers.blocking_send(answer).is_err()
+                {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| failed(&error))?;
+    let agent = Agent::new(start.config, start.seed);
+    let result = runtime.block_on(async {
+        let (bgp, bgp_events) = mpsc::channel(QUEUE);
+        let node = Loop {
+            agent,
+            epoch: start.epoch,
+            transport: Transport::new(bgp),
+            requests,
+            notices: start.notices,
+            ending: None,
+        };
+        node.go(commands, answered, bgp_events, ready).await
+    });
+    // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
+    drop(runtime);
+    let _over = worker.join();
+    result
+}
+
+struct Loop {
+    agent: Agent,
+    epoch: Instant,
+    transport: Transport,
+    requests: channel::SyncSender<Output>,
+    notices: Box<dyn FnMut(NoticeChange) + Send>,
+    /// When an orderly end is over at the latest.
+    ending: Option<Instant>,
+}
+
+impl Loop {
+    fn now(&self) -> Time {
+        self.epoch.elapsed()
+    }
+
+    async fn go(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut answers: mpsc::Receiver<Input>,
+        mut events: mpsc::Receiver<bgp::Input>,
+        ready: &channel::SyncSender<()>,
+    ) -> Result<(), Ended> {
+        self.handle(Input::Tick)?;
+        // Whoever started us may be gone; then the commands are closed as well.
+        let _gone = ready.send(());
+        loop {
+            let deadline = self.agent.deadline().map(|at| self.epoch + at).into_iter().chain(self.ending).min();
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let input = tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Input(input)) => input,
+                    Some(Command::Ask(question)) => {
+                        question(&self.agent, self.now());
+                        continue;
+                    }
+                    Some(Command::Shutdown) => {
+                        self.ending = Some(Instant::now() + FAREWELL);
+                        Input::Shutdown
+                    }
+                    Some(Command::Kill) | None => return Ok(()),
+                },
+                Some(answer) = answers.recv() => answer,
+                Some(event) = events.recv() => Input::Bgp(event),
+                () = sleep => {
+                    if self.ending.is_some_and(|at| at <= Instant::now()) {
+                        return Ok(());
+                    }
+                    Input::Tick
+                }
+            };
+            self.handle(input)?;
+        }
+    }
+
+    /// Gives input to the agent and does what it then wants.
+    fn handle(&mut self, input: Input) -> Result<(), Ended> {
+        let now = self.now();
+        self.agent.handle(now, input);
+        while let Some(output) = self.agent.poll() {
+            match output {
+                // The queue is as long as there are planes, so there is room; a thread that is gone answers nothing.
+                request @ (Output::Observe(_) | Output::Apply(_)) => {
+                    self.requests
+                        .send(request)
+                        .map_err(|_| Ended::Failed("the thread that writes to the kernel is gone".into()))?;
+                }
+                Output::Bgp(output) => {
+                    self.transport.handle(&output).map_err(|error| Ended::Failed(error.to_string()))?;
+                }
+                Output::Notice(change) => (self.notices)(change),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! Links, addresses, routes, policy rules and sysctls of the real kernel.
+//!
+//! [`RouteBackend`] is the [`fairway_desired::Backend`] of five planes, in the network namespace of the thread that
+//! opens it. Messages are those of `netlink-packet-route`, in part made by `rtnetlink`; they go out pipelined through
+//! our own socket, because `rtnetlink` waits for each answer before it asks the next question.
+//!
+//! [`setup`] is what an operating system or a CNI plugin does before us: veth pairs, bridges, first addresses. The
+//! agent never calls it; labs and tests do. [`routes`] lists what `ip route` would.
+//!
+//! Deliberately not here: any decision, and any wish to repair; a backend does what the ops say and reports.
+//!
+//! Start reading at `backend.rs`. Sources: `include/uapi/linux/rtnetlink.h`, `if_addr.h`, `fib_rules.h`.
+
+mod addr;
+mod backend;
+mod link;
+mod route;
+mod rule;
+pub mod setup;
+mod sysctl;
+mod wire;
+
+pub use backend::{OpenError, RouteBackend};
+pub use route::routes;

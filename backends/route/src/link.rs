@@ -1,0 +1,165 @@
+//! Interfaces.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fairway_desired::{Fault, Link, LinkKind, LinkValue, Op, Outcome, Table};
+use fairway_netlink::{Message, Socket, flags};
+use netlink_packet_core::Parseable;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::{LinkBridge, LinkDummy, LinkUnspec};
+
+use crate::backend::{DUMMY, Known, carry_out, fault};
+use crate::wire::errno::EINVAL;
+use crate::wire::{kind, message, not_deleted, refused};
+
+/// `IFNAMSIZ` without the closing zero.
+const NAME: usize = 15;
+
+/// Names and indexes of interfaces, as last read.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    indexes: BTreeMap<Arc<str>, u32>,
+    names: BTreeMap<u32, Arc<str>>,
+}
+
+/// An interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) index: u32,
+    pub(crate) up: bool,
+    /// `IFLA_INFO_KIND`; `None` for hardware.
+    pub(crate) kind: Option<InfoKind>,
+}
+
+impl Links {
+    pub(crate) fn name(&self, index: u32) -> Option<&Arc<str>> {
+        self.names.get(&index)
+    }
+
+    /// The index of an interface; the kernel is asked if the name is not known.
+    pub(crate) fn index(&mut self, socket: &mut Socket, name: &str) -> Result<Option<u32>, Fault> {
+        if !self.indexes.contains_key(name) {
+            read(socket, self)?;
+        }
+        Ok(self.indexes.get(name).copied())
+    }
+
+    /// The index of an interface, if it was read before.
+    pub(crate) fn known(&self, name: &str) -> Option<u32> {
+        self.indexes.get(name).copied()
+    }
+
+    fn forget(&mut self, name: &str) {
+        if let Some(index) = self.indexes.remove(name) {
+            self.names.remove(&index);
+        }
+    }
+}
+
+/// Reads every interface.
+pub(crate) fn read(socket: &mut Socket, links: &mut Links) -> Result<BTreeMap<Arc<str>, Found>, Fault> {
+    let mut found = BTreeMap::new();
+    let request = message(kind::GET_LINK, flags::DUMP, &LinkMessage::default());
+    socket
+        .dump(&request, &mut found, BTreeMap::clear, |found, kind, payload| {
+            if kind == kind::NEW_LINK
+                && let Ok(message) = LinkMessage::parse(payload)
+                && let Some((name, link)) = decode(&message)
+            {
+                found.insert(name, link);
+            }
+        })
+        .map_err(|error| fault(&error))?;
+    links.indexes = found.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+    links.names = found.iter().map(|(name, link)| (link.index, name.clone())).collect();
+    Ok(found)
+}
+
+fn decode(message: &LinkMessage) -> Option<(Arc<str>, Found)> {
+    let mut name = None;
+    let mut kind = None;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(Arc::from(text.as_str())),
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.clone()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    let up = message.header.flags.contains(LinkFlags::Up);
+    Some((name?, Found { index: message.header.index, up, kind }))
+}
+
+pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Link>, Fault> {
+    let all = read(socket, &mut known.links)?;
+    let ours = all.get(DUMMY).map(|link| {
+        let kind = if link.kind == Some(InfoKind::Bridge) { LinkKind::Bridge } else { LinkKind::Dummy };
+        (Arc::from(DUMMY), LinkValue { kind, up: link.up })
+    });
+    Ok(ours.into_iter().collect())
+}
+
+/// A request that makes an interface.
+pub(crate) fn create(name: &str, value: &LinkValue) -> Message {
+    let up = value.up;
+    let body = match value.kind {
+        LinkKind::Dummy if up => LinkDummy::new(name).up().build(),
+        LinkKind::Dummy => LinkDummy::new(name).down().build(),
+        LinkKind::Bridge if up => LinkBridge::new(name).up().build(),
+        LinkKind::Bridge => LinkBridge::new(name).down().build(),
+    };
+    message(kind::NEW_LINK, flags::CREATE | flags::EXCL, &body)
+}
+
+/// A request that sets an interface up or down.
+pub(crate) fn set_up(index: u32, up: bool) -> Message {
+    let body = LinkUnspec::new_with_index(index);
+    message(kind::NEW_LINK, 0, &if up { body.up() } else { body.down() }.build())
+}
+
+/// A request that deletes an interface.
+pub(crate) fn delete(index: u32) -> Message {
+    message(kind::DEL_LINK, 0, &LinkUnspec::new_with_index(index).build())
+}
+
+/// One by one: there is one interface of ours.
+pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Link>]) -> Result<Vec<Outcome>, Fault> {
+    ops.iter().map(|op| apply_one(socket, known, op)).collect()
+}
+
+fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Outcome, Fault> {
+    let name = op.key();
+    let found = read(socket, &mut known.links)?.remove(name);
+    if found.is_some() && **name != *DUMMY {
+        return Ok(Outcome::Foreign);
+    }
+    let requests = match (op, found) {
+        (Op::Put(..), _) if name.is_empty() || name.len() > NAME => return Ok(Outcome::Refused(EINVAL)),
+        (Op::Put(_, value), None) => vec![create(name, value)],
+        (Op::Put(_, value), Some(there)) => {
+            let kind = match value.kind {
+                LinkKind::Dummy => InfoKind::Dummy,
+                LinkKind::Bridge => InfoKind::Bridge,
+            };
+            match there {
+                _ if there.kind != Some(kind) => vec![delete(there.index), create(name, value)],
+                _ if there.up != value.up => vec![set_up(there.index, value.up)],
+                _ => vec![],
+            }
+        }
+        (Op::Del(_), None) => return Ok(Outcome::Gone),
+        (Op::Del(_), Some(there)) => vec![delete(there.index)],
+    };
+    let results = carry_out(socket, requests)?;
+    known.links.forget(name);
+    Ok(match (op, results.into_iter().find_map(Result::err)) {
+        (_, None) => Outcome::Done,
+        (Op::Put(..), Some(errno)) => refused(errno),
+        (Op::Del(_), Some(errno)) => not_deleted(errno),
+    })
+}
