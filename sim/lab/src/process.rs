@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use netns_rs::NetNs;
 
+/// What IPv6 interfaces do in their first seconds. When an address leaves duplicate address detection, routes change, and
+/// a host that is itself a client of an ECMP route looks its connections up anew, now with their source ports, and
+/// sends the rest of them another way. Hosts of a lab are as if they had been up for a while.
+const QUIET: [&str; 3] = ["accept_dad", "dad_transmits", "router_solicitations"];
+
 /// A network namespace; the last one who has it removes it.
 #[derive(Debug)]
 pub(crate) struct Namespace {
@@ -17,7 +22,18 @@ impl Namespace {
     /// Makes one.
     pub(crate) fn new(name: &str) -> io::Result<Arc<Namespace>> {
         let inner = NetNs::new(name).map_err(|error| io::Error::other(format!("namespace {name}: {error}")))?;
-        Ok(Arc::new(Namespace { name: name.into(), inner: Some(inner) }))
+        let space = Arc::new(Namespace { name: name.into(), inner: Some(inner) });
+        space.within(|| {
+            QUIET.iter().try_for_each(|parameter| {
+                let write = |scope| std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/{parameter}"), "0");
+                match write("all").and_then(|()| write("default")) {
+                    // A kernel without IPv6 has nothing to be quieted.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    result => result,
+                }
+            })
+        })?;
+        Ok(space)
     }
 
     /// Its name, as `ip netns` shows it.
