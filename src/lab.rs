@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use fairway_lab::space::{self, Place};
+use fairway_scenario::Outcome;
 use fairway_uml::{Ended, Guest};
 
-/// Tells the program that it runs in a guest already.
-const IN_GUEST: &str = "FAIRWAY_IN_GUEST";
+/// Tells the program that it runs in a guest, and which of its tasks it shall play.
+const TASK: &str = "FAIRWAY_GUEST_TASK";
+/// Tells it to show the run while it happens.
+const LIVE: &str = "FAIRWAY_GUEST_LIVE";
 /// Memory of a guest: a cluster of some dozen processes, and the layer that holds what it writes.
 const MEMORY_MIB: u32 = 2048;
 /// How long a guest may take for one scenario with one seed.
 const PER_RUN: Duration = Duration::from_secs(600);
 
 /// Names in the folder of a guest.
-const JUNIT: &str = "junit.xml";
+const SHOWN: &str = "shown";
+const OUTCOME: &str = "outcome.json";
 const WITNESS: &str = "witness";
 
 /// Who plays the routers.
@@ -40,11 +44,6 @@ impl From<Routers> for fairway_lab::Routers {
     }
 }
 
-/// Whether this process runs in a guest of ours.
-pub(crate) fn in_guest() -> bool {
-    std::env::var_os(IN_GUEST).is_some()
-}
-
 /// Goes where the lab is: `None` when this process is there, else the exit status of the one that was.
 ///
 /// # Errors
@@ -57,47 +56,96 @@ pub(crate) fn go_inside() -> Result<Option<u8>, String> {
     }
 }
 
-/// Runs this program with the same arguments in a guest, and returns its exit status. What the guest left in its folder
-/// comes to where the user wants it: the report of [`junit_file`], the witnesses of [`witness_folder`].
-///
-/// # Errors
-/// One sentence, if there is no kernel, or the guest died.
-pub(crate) fn run_in_guest(runs: usize, junit: Option<&Path>, witness: &Path) -> Result<u8, String> {
-    let mut say = |line: &str| {
-        let _gone = writeln!(io::stderr(), "{line}");
-    };
-    let kernel = fairway_uml::kernel(&mut say).map_err(|error| error.to_string())?;
-    for missing in &kernel.missing {
-        say(&format!("note: {missing}"));
+/// The kernel in which guests run.
+pub(crate) struct Guests {
+    kernel: PathBuf,
+}
+
+impl Guests {
+    /// Finds or builds the kernel, telling on standard error what it does.
+    ///
+    /// # Errors
+    /// One sentence, if there is none.
+    pub(crate) fn new() -> Result<Guests, String> {
+        let mut say = |line: &str| {
+            let _gone = writeln!(io::stderr(), "{line}");
+        };
+        let kernel = fairway_uml::kernel(&mut say).map_err(|error| error.to_string())?;
+        for missing in &kernel.missing {
+            say(&format!("note: {missing}"));
+        }
+        Ok(Guests { kernel: kernel.path })
     }
-    let text = |error: io::Error| error.to_string();
-    let out = Folder::new().map_err(|error| format!("a folder for the guest's files: {error}"))?;
-    let mut env: Vec<_> = std::env::vars_os().collect();
-    env.push((IN_GUEST.into(), "1".into()));
-    let guest = Guest {
-        kernel: kernel.path,
-        program: std::env::current_exe().map_err(text)?,
-        args: std::env::args_os().skip(1).collect(),
-        env,
-        cwd: std::env::current_dir().map_err(text)?,
-        out: out.0.clone(),
-        memory_mib: MEMORY_MIB,
-        timeout: PER_RUN * u32::try_from(runs.max(1)).unwrap_or(u32::MAX),
-    };
-    let ended = fairway_uml::run(&guest).map_err(|error| error.to_string())?;
-    if let Some(junit) = junit
-        && let Ok(report) = std::fs::read(out.0.join(JUNIT))
-    {
-        std::fs::write(junit, report).map_err(|error| format!("{}: {error}", junit.display()))?;
+
+    /// Plays one task of this program's arguments in a guest of its own and returns its outcome. What it shows goes to
+    /// standard output while it happens (`live`), or to `out` when it is over. Witnesses come to their folder.
+    ///
+    /// # Errors
+    /// One sentence, if the guest could not be started, died, or did not end.
+    pub(crate) fn play(&self, task: usize, live: bool, out: &mut dyn Write, witness: &Path) -> Result<Outcome, String> {
+        let text = |error: io::Error| error.to_string();
+        let folder = Folder::new().map_err(|error| format!("a folder for the guest's files: {error}"))?;
+        let mut env: Vec<_> = std::env::vars_os().collect();
+        env.push((TASK.into(), task.to_string().into()));
+        if live {
+            env.push((LIVE.into(), "1".into()));
+        }
+        let guest = Guest {
+            kernel: self.kernel.clone(),
+            program: std::env::current_exe().map_err(text)?,
+            args: std::env::args_os().skip(1).collect(),
+            env,
+            cwd: std::env::current_dir().map_err(text)?,
+            out: folder.0.clone(),
+            memory_mib: MEMORY_MIB,
+            timeout: PER_RUN,
+        };
+        let ended = fairway_uml::run(&guest).map_err(|error| error.to_string())?;
+        if let Ok(shown) = std::fs::read(folder.0.join(SHOWN)) {
+            out.write_all(&shown).map_err(text)?;
+        }
+        let saved = folder.0.join(WITNESS);
+        if saved.is_dir() {
+            copy(&saved, witness).map_err(|error| format!("{}: {error}", witness.display()))?;
+        }
+        match ended {
+            Ended::Exit(status) => {
+                let outcome = std::fs::read_to_string(folder.0.join(OUTCOME))
+                    .map_err(|_| format!("the guest ended with status {status} and without an outcome"))?;
+                serde_json::from_str(&outcome).map_err(|error| format!("the guest's outcome: {error}"))
+            }
+            Ended::Timeout => Err(format!("the guest did not end within {PER_RUN:?}")),
+            Ended::Died(last) => Err(format!("the guest's kernel died: {last}")),
+        }
     }
-    let saved = out.0.join(WITNESS);
-    if saved.is_dir() {
-        copy(&saved, witness).map_err(|error| format!("{}: {error}", witness.display()))?;
+}
+
+/// What this process shall do in the guest it runs in.
+pub(crate) struct Inside {
+    /// Which task.
+    pub(crate) task: usize,
+    live: bool,
+}
+
+impl Inside {
+    /// `None` outside.
+    pub(crate) fn new() -> Option<Inside> {
+        let task = std::env::var(TASK).ok()?.parse().ok()?;
+        Some(Inside { task, live: std::env::var_os(LIVE).is_some() })
     }
-    match ended {
-        Ended::Exit(status) => Ok(status),
-        Ended::Timeout => Err(format!("the guest did not end within {:?}", guest.timeout)),
-        Ended::Died(last) => Err(format!("the guest's kernel died:\n{last}")),
+
+    /// Where the run is shown.
+    pub(crate) fn out(&self) -> io::Result<Box<dyn Write>> {
+        Ok(match self.live {
+            true => Box::new(io::stdout()),
+            false => Box::new(std::fs::File::create(Path::new(fairway_uml::OUT).join(SHOWN))?),
+        })
+    }
+
+    /// Leaves the outcome for those outside.
+    pub(crate) fn leave(&self, outcome: &Outcome) -> io::Result<()> {
+        let text = serde_json::to_string(outcome).map_err(io::Error::other)?;
+        std::fs::write(Path::new(fairway_uml::OUT).join(OUTCOME), text)
     }
 }
 
@@ -140,12 +188,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the JUnit report is written: inside a guest only one folder leads out.
-pub(crate) fn junit_file(asked: &Path) -> PathBuf {
-    if in_guest() { Path::new(fairway_uml::OUT).join(JUNIT) } else { asked.to_path_buf() }
-}
-
 /// Where witnesses are saved.
 pub(crate) fn witness_folder(asked: &Path) -> PathBuf {
-    if in_guest() { Path::new(fairway_uml::OUT).join(WITNESS) } else { asked.to_path_buf() }
+    if std::env::var_os(TASK).is_some() { Path::new(fairway_uml::OUT).join(WITNESS) } else { asked.to_path_buf() }
 }

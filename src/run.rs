@@ -13,7 +13,7 @@ use fairway_world::World;
 
 use crate::USAGE;
 use crate::check::{load, scenario_files};
-use crate::lab::{self, Routers};
+use crate::lab::{self, Guests, Inside, Routers};
 
 /// Options of `fairway run`.
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub(crate) struct Run {
     /// Play each scenario so many times, with seeds SEED, SEED+1, …
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: u64,
-    /// Play so many at once; 0 means one for each processor. With a real kernel it is one at a time.
+    /// Play so many at once; 0 means one for each processor. With --stage netns it is one at a time.
     #[arg(long, default_value_t = 0, value_name = "N")]
     jobs: usize,
     /// What is printed on standard output: the run as text, or one JSON document per run on a line of its own.
@@ -85,6 +85,7 @@ enum OutputFormat {
 }
 
 /// One scenario with one seed.
+#[derive(Clone, Copy)]
 struct Task {
     scenario: usize,
     seed: u64,
@@ -121,43 +122,93 @@ impl Run {
         let tasks: Vec<Task> = (0..scenarios.len())
             .flat_map(|scenario| (0..self.seeds).map(move |n| Task { scenario, seed: self.seed.wrapping_add(n) }))
             .collect();
-        // From here on a lab is where its kernel is.
-        let elsewhere = match self.stage {
-            StageName::Memory => Ok(None),
-            StageName::Uml if !lab::in_guest() => {
-                lab::run_in_guest(tasks.len(), self.junit.as_deref(), &self.witness).map(Some)
-            }
-            StageName::Netns | StageName::Uml => lab::go_inside(),
+        let inside = Inside::new();
+        let guests = match (self.stage, &inside) {
+            (StageName::Uml, None) => match Guests::new() {
+                Ok(guests) => Some(guests),
+                Err(message) => return complain(&message),
+            },
+            _ => None,
         };
-        match elsewhere {
-            Ok(None) => {}
-            Ok(Some(status)) => return status,
-            Err(message) => return complain(&message),
+        // From here on a lab is where its kernel is.
+        if self.stage != StageName::Memory && guests.is_none() {
+            match lab::go_inside() {
+                Ok(None) => {}
+                Ok(Some(status)) => return status,
+                Err(message) => return complain(&message),
+            }
         }
-        let outcomes = match self.play(&scenarios, &tasks, trace.as_ref()) {
+        let play = Play { run: &self, scenarios: &scenarios, tasks: &tasks, trace: trace.as_ref(), guests };
+        if let Some(inside) = inside {
+            return play.inside(&inside);
+        }
+        let outcomes = match play.all() {
             Ok(outcomes) => outcomes,
             // The reader of our output went away: nothing is left to tell.
             Err(_) => return 1,
         };
         if let Some(file) = &self.junit
-            && let Err(error) = write_file(&lab::junit_file(file), &fairway_scenario::junit(&outcomes))
+            && let Err(error) = write_file(file, &fairway_scenario::junit(&outcomes))
         {
             return complain(&format!("{}: {error}", file.display()));
         }
-        u8::from(outcomes.iter().any(|o| !matches!(o.result, Verdict::Pass | Verdict::Skip)))
+        status(&outcomes)
+    }
+}
+
+fn status(outcomes: &[Outcome]) -> u8 {
+    u8::from(outcomes.iter().any(|o| !matches!(o.result, Verdict::Pass | Verdict::Skip)))
+}
+
+/// Everything that is to be played.
+struct Play<'a> {
+    run: &'a Run,
+    scenarios: &'a [Scenario],
+    tasks: &'a [Task],
+    trace: Option<&'a TraceRequest>,
+    /// Where it is played, if not here.
+    guests: Option<Guests>,
+}
+
+impl Play<'_> {
+    /// Plays the one task that this guest is for, and returns the exit status.
+    fn inside(&self, inside: &Inside) -> u8 {
+        let Some(task) = self.tasks.get(inside.task) else { return USAGE };
+        let result = inside.out().and_then(|mut out| {
+            let outcome = self.run.play_one(&self.scenarios[task.scenario], task.seed, self.trace, &mut *out);
+            inside.leave(&outcome)?;
+            Ok(outcome)
+        });
+        match result {
+            Ok(outcome) => status(&[outcome]),
+            Err(error) => complain(&format!("in the guest: {error}")),
+        }
     }
 
-    fn play(&self, scenarios: &[Scenario], tasks: &[Task], trace: Option<&TraceRequest>) -> io::Result<Vec<Outcome>> {
-        let text = self.output == OutputFormat::Text;
-        if let ([task], true, false) = (tasks, text, self.quiet) {
+    /// Plays one task, here or in a guest.
+    fn one(&self, index: usize, live: bool, out: &mut dyn Write) -> Outcome {
+        let Task { scenario, seed } = self.tasks[index];
+        let scenario = &self.scenarios[scenario];
+        match &self.guests {
+            None => self.run.play_one(scenario, seed, self.trace, out),
+            Some(guests) => guests
+                .play(index, live, out, &self.run.witness)
+                .unwrap_or_else(|reason| self.run.not_played(scenario, seed, reason)),
+        }
+    }
+
+    fn all(&self) -> io::Result<Vec<Outcome>> {
+        let tasks = self.tasks;
+        let text = self.run.output == OutputFormat::Text;
+        if let ([_], true, false) = (tasks, text, self.run.quiet) {
             // One run is shown while it happens.
             let mut out = io::stdout();
-            let outcome = self.play_one(&scenarios[task.scenario], task.seed, trace, &mut out);
+            let outcome = self.one(0, true, &mut out);
             writeln!(out, "{}", fairway_scenario::summary_line(&outcome))?;
             return Ok(vec![outcome]);
         }
-        let jobs = match self.jobs {
-            _ if self.stage != StageName::Memory => 1,
+        let jobs = match self.run.jobs {
+            _ if self.run.stage == StageName::Netns => 1,
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
@@ -174,11 +225,13 @@ impl Run {
                             *next += 1;
                             index
                         };
-                        let Some(task) = tasks.get(index) else { return };
+                        if index >= tasks.len() {
+                            return;
+                        }
                         let mut shown = vec![];
-                        let outcome = self.play_one(&scenarios[task.scenario], task.seed, trace, &mut shown);
+                        let outcome = self.one(index, false, &mut shown);
                         let passed = matches!(outcome.result, Verdict::Pass | Verdict::Skip);
-                        let report = match (self.output, self.quiet && passed) {
+                        let report = match (self.run.output, self.run.quiet && passed) {
                             (OutputFormat::Json, _) => format!("{}\n", json(&outcome)),
                             (OutputFormat::Text, true) => format!("{}\n", fairway_scenario::summary_line(&outcome)),
                             (OutputFormat::Text, false) => {
@@ -246,13 +299,17 @@ impl Run {
             },
             StageName::Netns | StageName::Uml => self.play_in_lab(scenario, seed, trace, &mut sink),
         };
-        let mut outcome = outcome.unwrap_or_else(|reason| Outcome {
+        let mut outcome = outcome.unwrap_or_else(|reason| self.not_played(scenario, seed, reason));
+        outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        outcome
+    }
+
+    fn not_played(&self, scenario: &Scenario, seed: u64, reason: String) -> Outcome {
+        Outcome {
             result: Verdict::Error,
             reason: Some(reason),
             ..fairway_scenario::unplayed(scenario, self.stage.as_str(), seed, &scenario.needs)
-        });
-        outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        outcome
+        }
     }
 
     fn play_in_lab(
@@ -265,9 +322,10 @@ impl Run {
         let program = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
         let options = fairway_lab::Options { stage: self.stage.as_str(), seed, routers: self.routers.into(), program };
         let (offered, complaint) = fairway_lab::features();
-        let unplayed = fairway_scenario::unplayed(scenario, self.stage.as_str(), seed, &offered);
+        let mut unplayed = fairway_scenario::unplayed(scenario, self.stage.as_str(), seed, &offered);
         if unplayed.result == Verdict::Skip {
-            sink.event(Event::Remark(&complaint.unwrap_or_default()));
+            let why = unplayed.reason.into_iter().chain(complaint).collect::<Vec<_>>().join(": ");
+            unplayed.reason = Some(why);
             return Ok(unplayed);
         }
         let mut lab = fairway_lab::Lab::new(scenario, options, &configure).map_err(|error| error.to_string())?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairway_desired::{Addr, AddrKey, AddrValue, Family, Fault, Op, Outcome, Table};
 use fairway_netlink::{Message, Socket, flags};
@@ -11,6 +12,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeade
 
 use crate::backend::{DUMMY, Known, carry_out, fault};
 use crate::link::read;
+use crate::route;
 use crate::wire::errno::{EINVAL, ENODEV};
 use crate::wire::{family, kind, message, not_deleted, refused};
 
@@ -120,5 +122,30 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Addr>]) ->
             *outcome = if matches!(op, Op::Put(..)) { refused(errno) } else { not_deleted(errno) };
         }
     }
+    settle(socket, known, ops, &outcomes)?;
     Ok(outcomes)
+}
+
+/// How often, and how far apart, the kernel is asked whether new addresses are in its routing table.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits until the kernel routes what it said is there: whoever then writes a route for such an address must find the
+/// kernel's own. It is done by a worker within microseconds; if that takes too long, the next observation sees to it.
+fn settle(socket: &mut Socket, known: &Known, ops: &[Op<Addr>], outcomes: &[Outcome]) -> Result<(), Fault> {
+    let added = ops.iter().zip(outcomes).filter_map(|(op, outcome)| match op {
+        Op::Put(key, _) if *outcome == Outcome::Done && key.address.addr().is_ipv6() => Some(key.address.addr()),
+        _ => None,
+    });
+    let added: Vec<IpAddr> = added.collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    for _ in 0..LOOKS {
+        if route::delivered(socket, known, &added)? == added.len() {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }

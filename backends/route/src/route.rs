@@ -241,10 +241,14 @@ fn without_choices(mut shown: RouteValue) -> RouteValue {
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Route>, Fault> {
     let mut ours = BTreeMap::new();
+    let mut in_the_way = vec![];
     for (key, shown) in all(socket, &mut known.links, None)? {
-        // The route that an IPv6 address brings cannot be written; ours stands beside it.
-        let brought = key.prefix.addr().is_ipv6() && key.table == LOCAL_TABLE && key.metric == 0;
-        if brought || !is_ours(&key, &shown) {
+        if !is_ours(&key, &shown) {
+            continue;
+        }
+        // The route that an IPv6 address brings cannot be written; where it is there again it hides ours.
+        if key.prefix.addr().is_ipv6() && key.table == LOCAL_TABLE && key.metric == 0 {
+            in_the_way.push(key);
             continue;
         }
         let key = key_as_written(key);
@@ -254,25 +258,47 @@ pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Ro
         };
         ours.insert(key, value);
     }
+    for key in in_the_way {
+        ours.remove(&key);
+    }
     known.routes = ours.clone();
     Ok(ours)
 }
 
 // ---------------------------------------------------------------- applying
 
+/// Asks which route a destination takes: the route itself, not what a lookup makes of it.
+fn question(destination: IpAddr) -> Message {
+    let prefix = IpNet::from(destination);
+    let mut body = RouteMessage::default();
+    body.header.address_family = family(Family::of(destination));
+    body.header.destination_prefix_length = prefix.prefix_len();
+    body.header.flags = RouteFlags::FibMatch;
+    body.attributes.push(RouteAttribute::Destination(destination.into()));
+    message(kind::GET_ROUTE, 0, &body)
+}
+
+/// How many of these addresses the kernel delivers to this host already. IPv6 puts an address into the routing table
+/// some time after it said that the address is there.
+pub(crate) fn delivered(socket: &mut Socket, known: &Known, addresses: &[IpAddr]) -> Result<usize, Fault> {
+    let mut count = 0;
+    socket
+        .ask(addresses.iter().map(|ip| question(*ip)).collect(), |_, answer| {
+            if let Ok((kind::NEW_ROUTE, payload)) = answer
+                && let Some((_, value)) = decode(payload, &known.links)
+                && value.kind == RouteKind::Local
+            {
+                count += 1;
+            }
+        })
+        .map_err(|error| fault(&error))?;
+    Ok(count)
+}
+
 /// Which of these host routes the kernel has on another interface than ours: somebody else's address.
 fn elsewhere(socket: &mut Socket, known: &Known, keys: &[&RouteKey]) -> Result<Vec<bool>, Fault> {
-    let question = |key: &&RouteKey| {
-        let mut body = RouteMessage::default();
-        body.header.address_family = family(Family::of(key.prefix.addr()));
-        body.header.destination_prefix_length = key.prefix.prefix_len();
-        // The route itself, not what a lookup makes of it.
-        body.header.flags = RouteFlags::FibMatch;
-        body.attributes.push(RouteAttribute::Destination(key.prefix.addr().into()));
-        message(kind::GET_ROUTE, 0, &body)
-    };
     let mut answers = vec![false; keys.len()];
-    let ask = socket.ask(keys.iter().map(question).collect(), |index, answer| {
+    let ask = socket.ask(keys.iter().map(|key| question(key.prefix.addr())).collect(), |index, answer| {
         if let Ok((kind::NEW_ROUTE, payload)) = answer
             && let Some((key, value)) = decode(payload, &known.links)
             && let (Some(asked), Some(answer)) = (keys.get(index), answers.get_mut(index))

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::text::show_duration;
 
 /// How a run or a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As expected.
@@ -34,7 +34,7 @@ impl Verdict {
 }
 
 /// What came out of one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Name of the scenario.
     pub name: String,
@@ -47,7 +47,7 @@ pub struct Outcome {
     /// How it ended.
     pub result: Verdict,
     /// Why, if it is not a pass: for a skip what is missing, else the step that failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Time on the stage, in ms.
     pub virtual_ms: u64,
@@ -56,14 +56,19 @@ pub struct Outcome {
     /// All steps, those not reached included.
     pub steps: Vec<StepOutcome>,
     /// Hash of everything that happened, 16 hexadecimal digits; two runs with one seed must agree.
-    #[serde(serialize_with = "hexadecimal", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        serialize_with = "hexadecimal",
+        deserialize_with = "from_hexadecimal",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub trace_hash: Option<u64>,
     /// The command that runs exactly this again.
     pub reproduce: String,
 }
 
 /// What came out of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepOutcome {
     /// Name or title as given, else what it does.
     pub title: String,
@@ -72,10 +77,10 @@ pub struct StepOutcome {
     /// `file:line:column`.
     pub place: String,
     /// What was expected, if it was not met.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What was seen instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<String>,
     /// Time on the stage at its end, in ms.
     pub at_ms: u64,
@@ -87,6 +92,11 @@ fn hexadecimal<S: Serializer>(hash: &Option<u64>, serializer: S) -> Result<S::Ok
         Some(hash) => serializer.serialize_str(&format!("{hash:016x}")),
         None => serializer.serialize_none(),
     }
+}
+
+fn from_hexadecimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    text.map(|text| u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)).transpose()
 }
 
 impl Outcome {
