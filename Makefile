@@ -1,11 +1,18 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test check build unit scenarios lint bench deps
+.PHONY: test build unit scenarios kernel netns uml guest lint bench deps
 
-test: deps lint build unit scenarios
+test: deps lint build kernel unit scenarios netns uml guest
 
-# Nothing but the Rust toolchain is needed so far; rustfmt and clippy come with it.
+# For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
+PACKAGES = bc binutils bird2 bison conntrack flex gcc gobgpd iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils
+
+# Besides them the Rust toolchain; rustfmt and clippy come with it.
 deps:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	  else echo "make: please install: $$missing" >&2; exit 2; fi; fi
 	@cargo --version >/dev/null 2>&1 || { echo "make: cargo is not installed: install a stable Rust toolchain (1.95 or newer) first" >&2; exit 2; }
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -23,6 +30,27 @@ unit:
 # Every scenario in the simulated cluster, each with several seeds, as the README runs one.
 scenarios: build
 	./target/release/fairway run scenarios --seeds 5 --quiet --junit target/scenarios.xml
+
+# The kernel in which the lab plays; built once, four minutes, and cached outside the work tree.
+kernel: build
+	./target/release/fairway kernel
+
+# On this machine's kernel, as far as it goes.
+netns: build
+	./target/release/fairway run scenarios --stage netns --quiet --may-skip scenarios/may-skip.txt
+
+# On a kernel that has everything: all scenarios, and the first of them with the routers of others.
+uml: build kernel
+	./target/release/fairway run scenarios --stage uml --quiet --jobs 4 --junit target/scenarios-uml.xml
+	./target/release/fairway run scenarios/seed/mconnect-bgp.yaml --stage uml --quiet --routers gobgp
+	./target/release/fairway run scenarios/seed/mconnect-bgp.yaml --stage uml --quiet --routers bird
+
+# Tests of what touches a kernel, in a guest, where nothing is missing and nobody is disturbed.
+GUEST_CRATES = fairway-netlink fairway-backend-route fairway-backend-ipvs fairway-backend-filter fairway-node fairway-lab
+guest: build kernel
+	cargo build --locked -p fairway-uml
+	cargo test --locked $(addprefix -p ,$(GUEST_CRATES)) --tests \
+	  --config "target.'cfg(unix)'.runner = ['$(CURDIR)/target/debug/umlrun', '-t', '600', '-m', '1536', '-o', '$(CURDIR)/target/guest', '--']"
 
 bench:
 	cargo build --release --locked

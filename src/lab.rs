@@ -44,6 +44,20 @@ impl From<Routers> for fairway_lab::Routers {
     }
 }
 
+/// `fairway kernel`: the exit status is 0, or 1 if there is no kernel.
+pub(crate) fn kernel() -> u8 {
+    match Guests::new() {
+        Ok(guests) => {
+            let _gone = writeln!(io::stdout(), "{}", guests.kernel.display());
+            0
+        }
+        Err(message) => {
+            let _gone = writeln!(io::stderr(), "fairway: {message}");
+            1
+        }
+    }
+}
+
 /// Goes where the lab is: `None` when this process is there, else the exit status of the one that was.
 ///
 /// # Errors

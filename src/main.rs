@@ -26,6 +26,8 @@ enum Command {
     Run(run::Run),
     /// Read scenarios without playing them; every mistake is shown with its place.
     Check(check::Check),
+    /// Find or build the kernel of the `uml` stage, and print where it is.
+    Kernel,
     /// Print the JSON Schema of the scenario file.
     Schema,
     /// Make many connections to one address and count them by the host that answers (also as `mconnect`).
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Kernel => lab::kernel(),
         Command::Schema => schema::run(),
         Command::Mconnect { args } => fairway_mconnect::main(args.into_iter()),
     }

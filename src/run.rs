@@ -48,6 +48,9 @@ pub(crate) struct Run {
     /// Print only one line for each run that passes.
     #[arg(long, short)]
     quiet: bool,
+    /// Scenarios that may be skipped, one file name on a line, `#` begins a remark: any other skip is a failure.
+    #[arg(long, value_name = "FILE")]
+    may_skip: Option<PathBuf>,
     /// Also write a JUnit report to this file.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -105,6 +108,13 @@ impl Run {
             Ok(trace) => trace,
             Err(message) => return complain(&format!("--trace: {message}")),
         };
+        let may_skip = match &self.may_skip {
+            None => None,
+            Some(file) => match std::fs::read_to_string(file) {
+                Ok(text) => Some(names(&text)),
+                Err(error) => return complain(&format!("{}: {error}", file.display())),
+            },
+        };
         let mut scenarios = vec![];
         let mut wrong = false;
         for file in &files {
@@ -152,8 +162,26 @@ impl Run {
         {
             return complain(&format!("{}: {error}", file.display()));
         }
+        if let Some(allowed) = &may_skip {
+            let unexpected: Vec<&str> = outcomes
+                .iter()
+                .filter(|o| o.result == Verdict::Skip && !allowed.contains(&o.file))
+                .map(|o| o.file.as_str())
+                .collect();
+            if !unexpected.is_empty() {
+                let list = self.may_skip.as_deref().unwrap_or(Path::new("")).display().to_string();
+                let _gone = writeln!(io::stderr(), "fairway: skipped, but not in {list}: {}", unexpected.join(", "));
+                return 1;
+            }
+        }
         status(&outcomes)
     }
+}
+
+/// File names of a list, without remarks.
+fn names(text: &str) -> BTreeSet<String> {
+    let line = |line: &str| line.split('#').next().unwrap_or_default().trim().to_string();
+    text.lines().map(line).filter(|name| !name.is_empty()).collect()
 }
 
 fn status(outcomes: &[Outcome]) -> u8 {
