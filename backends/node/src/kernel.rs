@@ -2,8 +2,10 @@
 
 use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
-use fairway_backend_route::RouteBackend;
-use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Route, Rule, Sysctl, Table};
+use fairway_backend_route::{PodBackend, PodSpaces, RouteBackend};
+use fairway_desired::{
+    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Pod, Route, Rule, Sysctl, Table,
+};
 use fairway_objects::NodeConfig;
 
 /// Why the kernel cannot be used. Each names what is missing.
@@ -34,6 +36,8 @@ pub struct RealKernel {
     ipvs: Option<IpvsBackend>,
     /// Only with the service proxy.
     filter: Option<FilterBackend>,
+    /// Only where the pods of this node are known.
+    pods: Option<PodBackend>,
 }
 
 impl RealKernel {
@@ -49,7 +53,17 @@ impl RealKernel {
         if proxy && !route.offers(LinkKind::Dummy).map_err(OpenError::Refused)? {
             return Err(OpenError::Dummy);
         }
-        Ok(RealKernel { route, ipvs: ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone())), filter })
+        let ipvs = ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone()));
+        Ok(RealKernel { route, ipvs, filter, pods: None })
+    }
+}
+
+impl RealKernel {
+    /// Also writes into the pods that the function names. Without it, direct server return is refused.
+    #[must_use]
+    pub fn with_pods(mut self, pods: PodSpaces) -> RealKernel {
+        self.pods = Some(PodBackend::new(pods));
+        self
     }
 }
 
@@ -92,5 +106,18 @@ impl Backend<Filter> for RealKernel {
 
     fn apply(&mut self, ops: &[Op<Filter>]) -> Result<Vec<Outcome>, Fault> {
         self.filter.as_mut().ok_or_else(|| absent("nftables"))?.apply(ops)
+    }
+}
+
+impl Backend<Pod> for RealKernel {
+    fn observe(&mut self) -> Result<Table<Pod>, Fault> {
+        self.pods.as_mut().map_or_else(|| Ok(Table::<Pod>::new()), Backend::observe)
+    }
+
+    fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
+        self.pods
+            .as_mut()
+            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .apply(ops)
     }
 }

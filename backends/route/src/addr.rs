@@ -11,7 +11,7 @@ use netlink_packet_core::Parseable;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 
 use crate::backend::{DUMMY, Known, carry_out, fault};
-use crate::link::read;
+use crate::link::{Links, read};
 use crate::route;
 use crate::wire::errno::{EINVAL, ENODEV};
 use crate::wire::{family, kind, message, not_deleted, refused};
@@ -53,8 +53,8 @@ fn decode(payload: &[u8]) -> Option<(u32, IpNet)> {
 }
 
 /// Reads every address, with the interface it is on.
-fn all(socket: &mut Socket, known: &mut Known) -> Result<Vec<AddrKey>, Fault> {
-    read(socket, &mut known.links)?;
+pub(crate) fn all(socket: &mut Socket, links: &mut Links) -> Result<Vec<AddrKey>, Fault> {
+    read(socket, links)?;
     let mut found: Vec<(u32, IpNet)> = vec![];
     let request = message(kind::GET_ADDR, flags::DUMP, &AddressMessage::default());
     socket
@@ -65,14 +65,14 @@ fn all(socket: &mut Socket, known: &mut Known) -> Result<Vec<AddrKey>, Fault> {
         })
         .map_err(|error| fault(&error))?;
     let keyed = |(index, address): (u32, IpNet)| {
-        let link: Arc<str> = known.links.name(index)?.clone();
+        let link: Arc<str> = links.name(index)?.clone();
         Some(AddrKey { address, link })
     };
     Ok(found.into_iter().filter_map(keyed).collect())
 }
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Addr>, Fault> {
-    let all = all(socket, known)?;
+    let all = all(socket, &mut known.links)?;
     Ok(all.into_iter().filter(|key| is_ours(&key.link, &key.address)).map(|key| (key, AddrValue)).collect())
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Addr>]) ->
             // Never asked for by an agent; whoever asks pays for the look.
             let all = match foreign.take() {
                 Some(all) => all,
-                None => all(socket, known)?,
+                None => all(socket, &mut known.links)?,
             };
             let exists = all.contains(op.key());
             foreign = Some(all);

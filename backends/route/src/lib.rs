@@ -4,6 +4,8 @@
 //! opens it. Messages are those of `netlink-packet-route`, in part made by `rtnetlink`; they go out pipelined through
 //! our own socket, because `rtnetlink` waits for each answer before it asks the next question.
 //!
+//! [`PodBackend`] writes the service addresses inside pods, for direct server return.
+//!
 //! [`setup`] is what an operating system or a CNI plugin does before us: veth pairs, bridges, first addresses. The
 //! agent never calls it; labs and tests do. [`routes`] lists what `ip route` would.
 //!
@@ -14,6 +16,7 @@
 mod addr;
 mod backend;
 mod link;
+mod pod;
 mod route;
 mod rule;
 pub mod setup;
@@ -21,4 +24,5 @@ mod sysctl;
 mod wire;
 
 pub use backend::{OpenError, RouteBackend};
+pub use pod::{PodBackend, PodSpace, PodSpaces};
 pub use route::routes;

@@ -1,7 +1,7 @@
 //! What an operating system, or a CNI plugin, does to a network namespace: pairs of interfaces, bridges, addresses,
 //! boot routes. Every call may be repeated: what is there already stays.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use fairway_desired::{Fault, LinkKind, LinkValue, RouteKey, RouteValue};
@@ -23,6 +23,16 @@ pub struct SetupError {
     /// What was to be done, as `ip` would say it.
     what: String,
     why: Error,
+}
+
+impl SetupError {
+    /// The kernel's error number, if it refused.
+    pub fn errno(&self) -> Option<i32> {
+        match &self.why {
+            Error::Errno(errno) => Some(errno.0),
+            Error::Interrupted | Error::Lost(_) => None,
+        }
+    }
 }
 
 /// A hand that writes one network namespace: that of the thread which opens it.
@@ -198,6 +208,19 @@ impl Setup {
         let body = addr::body(index, address, scope);
         let request = message(kind::NEW_ADDR, flags::CREATE | flags::REPLACE, &body);
         self.request(|| format!("ip address add {address} dev {name}"), request, |_| false).map(drop)
+    }
+
+    /// The addresses of an interface; none if it is not there.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read.
+    pub fn addresses_of(&mut self, name: &str) -> Result<Vec<IpAddr>, SetupError> {
+        let failed = |fault: Fault| SetupError {
+            what: format!("addresses of {name}"),
+            why: Error::Lost(std::io::Error::other(format!("{fault:?}"))),
+        };
+        let all = addr::all(&mut self.socket, &mut self.links).map_err(failed)?;
+        Ok(all.into_iter().filter(|key| *key.link == *name).map(|key| key.address.addr()).collect())
     }
 
     /// `ip address del ADDRESS dev NAME`; true if it was there.

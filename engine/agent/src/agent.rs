@@ -6,7 +6,7 @@ use core::fmt;
 
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PlaneId, Route, RouteKey, Rule, Sysctl};
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PlaneId, Pod, Route, RouteKey, Rule, Sysctl};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_reconcile::{Allow, Request, Time};
 
@@ -43,6 +43,7 @@ struct Lanes {
     filter: Lane<Filter>,
     rule: Lane<Rule>,
     route: Lane<Route>,
+    pod: Lane<Pod>,
     ipvs: Lane<Ipvs>,
     bgp: Lane<Bgp>,
 }
@@ -50,7 +51,7 @@ struct Lanes {
 /// Does the same with each plane, in rank order.
 macro_rules! each {
     ($lanes:expr, $lane:ident => $body:expr) => {
-        each!($lanes, $lane => $body, [sysctl, link, addr, filter, rule, route, ipvs, bgp])
+        each!($lanes, $lane => $body, [sysctl, link, addr, filter, rule, route, pod, ipvs, bgp])
     };
     ($lanes:expr, $lane:ident => $body:expr, [$($plane:ident),*]) => {{
         let Lanes { $($plane),* } = $lanes;
@@ -63,7 +64,7 @@ macro_rules! each {
 
 impl Lanes {
     /// Whether each plane has puts that others wait for.
-    fn blocking_puts(&self) -> [bool; 8] {
+    fn blocking_puts(&self) -> [bool; 9] {
         [
             self.sysctl.blocks_puts(),
             self.link.blocks_puts(),
@@ -71,13 +72,14 @@ impl Lanes {
             self.filter.blocks_puts(),
             self.rule.blocks_puts(),
             self.route.blocks_puts(),
+            self.pod.blocks_puts(),
             self.ipvs.blocks_puts(),
             self.bgp.blocks_puts(),
         ]
     }
 
     /// Whether each plane has deletes that others wait for.
-    fn blocking_deletes(&self, inherited: &Inherited) -> [bool; 8] {
+    fn blocking_deletes(&self, inherited: &Inherited) -> [bool; 9] {
         [
             self.sysctl.blocks_deletes(),
             self.link.blocks_deletes(),
@@ -85,6 +87,7 @@ impl Lanes {
             self.filter.blocks_deletes(),
             self.rule.blocks_deletes(),
             self.route.reconciler.blocks_deletes_but_for(|key| inherited.contains(key)),
+            self.pod.blocks_deletes(),
             self.ipvs.blocks_deletes(),
             self.bgp.blocks_deletes(),
         ]
@@ -114,6 +117,7 @@ impl Agent {
                 !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
             }));
         }
+        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
         Agent {
             now: Time::ZERO,
             compute: Compute::new(config),
@@ -126,6 +130,7 @@ impl Agent {
                 filter: Lane::new(seed),
                 rule: Lane::new(seed),
                 route: Lane::new(seed),
+                pod,
                 ipvs,
                 bgp: Lane::new(seed),
             },
@@ -197,7 +202,7 @@ impl Agent {
     /// are allowed, see [`parked`](Self::parked), and so are the networks that wait for them. A plane that does not
     /// work at all is not in sync.
     pub fn in_sync(&self) -> bool {
-        let Lanes { sysctl, link, addr, filter, rule, route, ipvs, bgp } = &self.lanes;
+        let Lanes { sysctl, link, addr, filter, rule, route, pod, ipvs, bgp } = &self.lanes;
         self.compute.synced()
             && !self.unflushed
             && !self.dirty
@@ -208,6 +213,7 @@ impl Agent {
             && filter.is_settled()
             && rule.is_settled()
             && route.is_settled()
+            && pod.is_settled()
             && ipvs.is_settled()
             && bgp.reconciler.is_settled_but_for(|key| readiness::must_wait(&addr.reconciler, &ipvs.reconciler, key))
     }
@@ -239,6 +245,7 @@ impl Agent {
                 }
                 lanes.route.reconciler.handle(now, Observed(answer));
             }
+            Observation::Pod(answer) => lanes.pod.reconciler.handle(now, Observed(answer)),
             Observation::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Observed(answer)),
         }
     }
@@ -253,6 +260,7 @@ impl Agent {
             Applied::Filter(answer) => lanes.filter.reconciler.handle(now, Answer(answer)),
             Applied::Rule(answer) => lanes.rule.reconciler.handle(now, Answer(answer)),
             Applied::Route(answer) => lanes.route.reconciler.handle(now, Answer(answer)),
+            Applied::Pod(answer) => lanes.pod.reconciler.handle(now, Answer(answer)),
             Applied::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Answer(answer)),
         }
     }
@@ -313,6 +321,7 @@ impl Agent {
         self.lanes.filter.desire(changes.ops.filter);
         self.lanes.rule.desire(changes.ops.rule);
         self.lanes.route.desire(changes.ops.route);
+        self.lanes.pod.desire(changes.ops.pod);
         self.lanes.ipvs.desire(changes.ops.ipvs);
         self.lanes.bgp.desire(changes.ops.bgp);
         self.note(changes.notices);
@@ -357,6 +366,7 @@ impl Agent {
         self.request(PlaneId::Filter, |lanes| &mut lanes.filter);
         self.request(PlaneId::Rule, |lanes| &mut lanes.rule);
         self.request_route();
+        self.request(PlaneId::Pod, |lanes| &mut lanes.pod);
         self.request(PlaneId::Ipvs, |lanes| &mut lanes.ipvs);
     }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use fairway_bgp as bgp;
-use fairway_desired::{Addr, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Route, Rule, Sysctl, Table};
+use fairway_desired::{Addr, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Delta, NoticeChange};
 
 /// What happened.
@@ -51,6 +51,8 @@ pub enum Observation {
     Rule(Result<Table<Rule>, Fault>),
     /// Of plane [`Route`].
     Route(Result<Table<Route>, Fault>),
+    /// Of plane [`Pod`].
+    Pod(Result<Table<Pod>, Fault>),
     /// Of plane [`Ipvs`].
     Ipvs(Result<Table<Ipvs>, Fault>),
 }
@@ -70,6 +72,8 @@ pub enum Applied {
     Rule(Result<Vec<Outcome>, Fault>),
     /// Of plane [`Route`].
     Route(Result<Vec<Outcome>, Fault>),
+    /// Of plane [`Pod`].
+    Pod(Result<Vec<Outcome>, Fault>),
     /// Of plane [`Ipvs`].
     Ipvs(Result<Vec<Outcome>, Fault>),
 }
@@ -89,6 +93,8 @@ pub enum Batch {
     Rule(Vec<Op<Rule>>),
     /// Of plane [`Route`].
     Route(Vec<Op<Route>>),
+    /// Of plane [`Pod`].
+    Pod(Vec<Op<Pod>>),
     /// Of plane [`Ipvs`].
     Ipvs(Vec<Op<Ipvs>>),
 }
@@ -135,7 +141,7 @@ macro_rules! kernel_planes {
     };
 }
 
-kernel_planes!(Sysctl, Link, Addr, Filter, Rule, Route, Ipvs);
+kernel_planes!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
 
 impl Batch {
     /// Whether there are no ops; never true of a batch that an agent asks for.

@@ -1,10 +1,17 @@
-use fairway_desired::{Addr, Backend, Filter, Ipvs, Link, PlaneId, Route, Rule, Sysctl};
+use fairway_desired::{Addr, Backend, Filter, Ipvs, Link, PlaneId, Pod, Route, Rule, Sysctl};
 
 use crate::{Applied, Batch, Input, Observation, Output};
 
 /// A backend for every plane outside the agent. Implemented by whatever is one.
 pub trait Kernel:
-    Backend<Sysctl> + Backend<Link> + Backend<Addr> + Backend<Filter> + Backend<Rule> + Backend<Route> + Backend<Ipvs>
+    Backend<Sysctl>
+    + Backend<Link>
+    + Backend<Addr>
+    + Backend<Filter>
+    + Backend<Rule>
+    + Backend<Route>
+    + Backend<Pod>
+    + Backend<Ipvs>
 {
 }
 
@@ -15,6 +22,7 @@ impl<B> Kernel for B where
         + Backend<Filter>
         + Backend<Rule>
         + Backend<Route>
+        + Backend<Pod>
         + Backend<Ipvs>
 {
 }
@@ -30,6 +38,7 @@ pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
             PlaneId::Filter => Observation::Filter(Backend::<Filter>::observe(backend)),
             PlaneId::Rule => Observation::Rule(Backend::<Rule>::observe(backend)),
             PlaneId::Route => Observation::Route(Backend::<Route>::observe(backend)),
+            PlaneId::Pod => Observation::Pod(Backend::<Pod>::observe(backend)),
             PlaneId::Ipvs => Observation::Ipvs(Backend::<Ipvs>::observe(backend)),
             PlaneId::Bgp => return None,
         }),
@@ -40,6 +49,7 @@ pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
             Batch::Filter(ops) => Applied::Filter(backend.apply(&ops)),
             Batch::Rule(ops) => Applied::Rule(backend.apply(&ops)),
             Batch::Route(ops) => Applied::Route(backend.apply(&ops)),
+            Batch::Pod(ops) => Applied::Pod(backend.apply(&ops)),
             Batch::Ipvs(ops) => Applied::Ipvs(backend.apply(&ops)),
         }),
         Output::Bgp(_) | Output::Notice(_) => return None,

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::net::IpAddr;
 
 use fairway_desired::ipvs::VirtualServerKey;
-use fairway_desired::{AddrKey, Family, Protocol, RouteKey, RuleKey, bgp, filter, ipvs};
+use fairway_desired::{AddrKey, Family, PodKey, Protocol, RouteKey, RuleKey, bgp, filter, ipvs};
 
 /// A key that can be shown.
 pub(crate) trait Text {
@@ -59,6 +59,12 @@ impl Text for RuleKey {
 impl Text for RouteKey {
     fn text(&self) -> String {
         format!("{} table {} metric {}", self.prefix, self.table, self.metric)
+    }
+}
+
+impl Text for PodKey {
+    fn text(&self) -> String {
+        format!("{} in pod {}", self.address, self.pod)
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use fairway_desired::ipvs::VirtualServerKey;
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Route, Rule, Sysctl, Table};
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service};
 
 use crate::ledger::Ledger;
@@ -27,6 +27,8 @@ pub struct Ops {
     pub filter: Vec<Op<Filter>>,
     /// Routing rules.
     pub rule: Vec<Op<Rule>>,
+    /// Service addresses in pods.
+    pub pod: Vec<Op<Pod>>,
     /// Routes.
     pub route: Vec<Op<Route>>,
     /// Virtual servers.
@@ -43,6 +45,7 @@ impl Ops {
             + self.addr.len()
             + self.filter.len()
             + self.rule.len()
+            + self.pod.len()
             + self.route.len()
             + self.ipvs.len()
             + self.bgp.len()
@@ -78,6 +81,8 @@ pub struct Desired {
     pub filter: Table<Filter>,
     /// Routing rules.
     pub rule: Table<Rule>,
+    /// Service addresses in pods.
+    pub pod: Table<Pod>,
     /// Routes.
     pub route: Table<Route>,
     /// Virtual servers.
@@ -160,6 +165,7 @@ pub struct Compute {
     addr: Ledger<Addr, Unit>,
     filter: Ledger<Filter, Unit>,
     rule: Ledger<Rule, Unit>,
+    pod: Ledger<Pod, Unit>,
     route: Ledger<Route, Unit>,
     ipvs: Ledger<Ipvs, Unit>,
     bgp: Ledger<Bgp, Unit>,
@@ -181,6 +187,7 @@ impl Compute {
             addr: Ledger::default(),
             filter: Ledger::default(),
             rule: Ledger::default(),
+            pod: Ledger::default(),
             route: Ledger::default(),
             ipvs: Ledger::default(),
             bgp: Ledger::default(),
@@ -379,6 +386,7 @@ impl Compute {
                 addr: self.addr.drain(),
                 filter: self.filter.drain(),
                 rule: self.rule.drain(),
+                pod: self.pod.drain(),
                 route: self.route.drain(),
                 ipvs: self.ipvs.drain(),
                 bgp: self.bgp.drain(),
@@ -457,6 +465,7 @@ impl Compute {
         self.addr.set(unit, claims.addr);
         self.filter.set(unit, claims.filter);
         self.rule.set(unit, claims.rule);
+        self.pod.set(unit, claims.pod);
         self.route.set(unit, claims.route);
         self.ipvs.set(unit, claims.ipvs);
         self.bgp.set(unit, claims.bgp);
@@ -471,6 +480,7 @@ impl Compute {
             addr: self.addr.table(),
             filter: self.filter.table(),
             rule: self.rule.table(),
+            pod: self.pod.table(),
             route: self.route.table(),
             ipvs: self.ipvs.table(),
             bgp: self.bgp.table(),

@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod compute;
+mod dsr;
 mod global;
 mod ledger;
 mod router;

@@ -74,6 +74,7 @@ pub fn from_scratch(
         lowest_wins(&mut desired.addr, claims.addr);
         lowest_wins(&mut desired.filter, claims.filter);
         lowest_wins(&mut desired.rule, claims.rule);
+        lowest_wins(&mut desired.pod, claims.pod);
         lowest_wins(&mut desired.route, claims.route);
         lowest_wins(&mut desired.ipvs, claims.ipvs);
         lowest_wins(&mut desired.bgp, claims.bgp);

@@ -17,10 +17,14 @@ use fairway_objects::{
 };
 use ipnet::IpNet;
 
+use crate::dsr;
 use crate::global::{DUMMY, set};
 use crate::router;
 use crate::state::{State, host_prefix};
 use crate::unit::Claims;
+
+/// The field of a service that asks for direct server return.
+const DSR: &str = "metadata.annotations[kube-router.io/service.dsr]";
 
 /// How clients outside and inside come to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +38,20 @@ enum Class {
 /// One virtual server that the service wants.
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
-    server: VirtualServer,
-    reals: BTreeSet<RealServerKey>,
+    pub(crate) server: VirtualServer,
+    pub(crate) reals: BTreeSet<RealServerKey>,
     class: Class,
-    address: IpAddr,
-    port: u16,
-    protocol: Protocol,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
     /// The address is announced if this virtual server is ours.
     announce: bool,
     /// Endpoints on this node that may come to reach themselves through this address.
     hairpin: BTreeSet<IpAddr>,
+    /// The firewall mark, with direct server return.
+    dsr: Option<u32>,
+    /// Endpoints on this node.
+    local: Vec<IpAddr>,
 }
 
 /// A service as rendered, before conflicts with other services are settled.
@@ -61,7 +69,7 @@ fn protocol(protocol: objects::Protocol) -> Protocol {
     }
 }
 
-const fn protocol_name(protocol: Protocol) -> &'static str {
+pub(crate) const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
@@ -126,12 +134,6 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
         field,
         reason,
     };
-    if service.dsr_tunnel {
-        out.notices.insert(notice(
-            "metadata.annotations[kube-router.io/service.dsr]".into(),
-            "direct server return is not built yet; the service is served by masquerading".into(),
-        ));
-    }
     let external_local = service.local || service.external_traffic_policy == TrafficPolicy::Local;
     // The annotation makes the external policy Local and, with it, the internal policy Cluster, as kube-router does.
     let internal_local = !service.local && service.internal_traffic_policy == TrafficPolicy::Local;
@@ -147,6 +149,7 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
         // An address that the node has anyway is served like a node port: it is not ours to add, to remove, to
         // protect or to announce.
         let class = if own(&address) { Class::NodePort } else { class };
+        let mut wants: Vec<(VirtualServerKey, Want)> = vec![];
         for port in &service.ports {
             let number = match (node_port, port.node_port) {
                 (true, Some(number)) => number,
@@ -176,7 +179,27 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
                 protocol,
                 announce: announce && class != Class::NodePort && (!found.is_empty() || !local_only),
                 hairpin,
+                dsr: None,
+                local: found
+                    .iter()
+                    .filter(|(e, _)| e.node.as_deref() == Some(&*config.node_name))
+                    .map(|(e, _)| e.address)
+                    .collect(),
             };
+            wants.push((key, want));
+        }
+        if service.dsr_tunnel && matches!(class, Class::External | Class::LoadBalancer) {
+            match dsr::marks(wants.iter().map(|(_, want)| want), &out.wants) {
+                Ok(marks) => {
+                    for ((_, want), mark) in wants.iter_mut().zip(marks) {
+                        want.dsr = Some(mark);
+                        out.wants.entry(dsr::key(family, mark)).or_insert_with(|| want.clone());
+                    }
+                }
+                Err(reason) => drop(out.notices.insert(notice(DSR.into(), reason))),
+            }
+        }
+        for (key, want) in wants {
             out.wants.entry(key).or_insert(want);
         }
     };
@@ -248,6 +271,10 @@ pub(crate) fn claims(
     let mut claims = Claims { notices: rendered.notices.clone(), ..Claims::default() };
     let mut announced: BTreeSet<IpAddr> = BTreeSet::new();
     for (key, want) in &rendered.wants {
+        // A mark is wanted along with its address, so that nobody else takes it.
+        if matches!(key, VirtualServerKey::Mark { .. }) {
+            continue;
+        }
         if let Some(other) = winner(key) {
             let (address, port, protocol) = (want.address, want.port, want.protocol);
             claims.notices.insert(Notice {
@@ -259,6 +286,19 @@ pub(crate) fn claims(
         }
         if want.announce {
             announced.insert(want.address);
+        }
+        if let Some(mark) = want.dsr {
+            match winner(&dsr::key(Family::of(want.address), mark)) {
+                None => {
+                    dsr::claim(state, want, mark, &want.local, &mut claims);
+                    continue;
+                }
+                Some(other) => drop(claims.notices.insert(Notice {
+                    subject: Subject::Object(ObjectKey { kind: Kind::Service, name: service.name.clone() }),
+                    field: DSR.into(),
+                    reason: format!("Service {other} has the same firewall mark {mark}; it is served by masquerading"),
+                })),
+            }
         }
         claims.ipvs.insert(ipvs::Key { server: key.clone(), real: None }, ipvs::Value::Server(want.server.clone()));
         for real in &want.reals {

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Route, Rule, Sysctl, Table};
+use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Notice, ObjectName};
 use ipnet::IpNet;
 
@@ -32,6 +32,7 @@ pub(crate) struct Claims {
     pub(crate) addr: Table<Addr>,
     pub(crate) filter: Table<Filter>,
     pub(crate) rule: Table<Rule>,
+    pub(crate) pod: Table<Pod>,
     pub(crate) route: Table<Route>,
     pub(crate) ipvs: Table<Ipvs>,
     pub(crate) bgp: Table<Bgp>,

@@ -15,6 +15,7 @@ pub mod filter;
 pub mod ipvs;
 mod net;
 mod plane;
+mod pod;
 mod route;
 
 pub use bgp::Bgp;
@@ -22,6 +23,7 @@ pub use filter::Filter;
 pub use ipvs::Ipvs;
 pub use net::{Addr, AddrKey, AddrValue, Link, LinkKind, LinkValue, Sysctl};
 pub use plane::{Backend, Fault, Op, Outcome, Plane, PlaneId, Table};
+pub use pod::{Pod, PodKey, PodValue};
 pub use route::{
     LOCAL_TABLE, Learned, MAIN_TABLE, NextHop, PROTO_KERNEL, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind, RouteValue,
     Rule, RuleKey, RuleValue,

@@ -34,6 +34,8 @@ pub enum PlaneId {
     Rule,
     /// [`crate::Route`]
     Route,
+    /// [`crate::Pod`]
+    Pod,
     /// [`crate::Ipvs`]
     Ipvs,
     /// [`crate::Bgp`]
@@ -42,13 +44,14 @@ pub enum PlaneId {
 
 impl PlaneId {
     /// Every plane in rank order.
-    pub const ALL: [PlaneId; 8] = [
+    pub const ALL: [PlaneId; 9] = [
         PlaneId::Sysctl,
         PlaneId::Link,
         PlaneId::Addr,
         PlaneId::Filter,
         PlaneId::Rule,
         PlaneId::Route,
+        PlaneId::Pod,
         PlaneId::Ipvs,
         PlaneId::Bgp,
     ];
@@ -62,6 +65,7 @@ impl PlaneId {
             PlaneId::Filter => "filter",
             PlaneId::Rule => "rule",
             PlaneId::Route => "route",
+            PlaneId::Pod => "pod",
             PlaneId::Ipvs => "ipvs",
             PlaneId::Bgp => "bgp",
         }

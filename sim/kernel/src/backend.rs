@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fairway_desired::{
     Addr, AddrKey, AddrValue, Backend, Fault, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue, Op, Outcome,
-    PROTO_KUBE_ROUTER, Plane, PlaneId, Route, RouteKey, RouteKind, RouteValue, Rule, RuleKey, Sysctl, Table,
+    PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule, RuleKey, Sysctl, Table,
 };
 use ipnet::IpNet;
 
@@ -246,5 +246,19 @@ impl Backend<Ipvs> for Kernel {
 
     fn apply(&mut self, ops: &[Op<Ipvs>]) -> Result<Vec<Outcome>, Fault> {
         self.write(ops, |kernel, ops| ops.iter().map(|op| kernel.ipvs.apply(op)).collect())
+    }
+}
+
+/// A kernel alone has no pods: they have kernels of their own. Whoever knows them all wraps this.
+impl Backend<Pod> for Kernel {
+    fn observe(&mut self) -> Result<Table<Pod>, Fault> {
+        Ok(Table::<Pod>::new())
+    }
+
+    fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
+        Ok(ops
+            .iter()
+            .map(|op| if matches!(op, Op::Put(..)) { Outcome::Refused(ENODEV) } else { Outcome::Gone })
+            .collect())
     }
 }

@@ -261,8 +261,9 @@ impl Kernel {
         }
     }
 
-    /// Removes an address and the routes that the kernel made for it. A local route that somebody replaced stays.
-    pub(crate) fn remove_address(&mut self, link: &str, address: IpNet) -> bool {
+    /// Removes an address and the routes that the kernel made for it; true if it was there. A local route that somebody
+    /// replaced stays.
+    pub fn remove_address(&mut self, link: &str, address: IpNet) -> bool {
         let before = self.addresses.len();
         self.addresses.retain(|(l, a)| !(**l == *link && *a == address));
         if self.addresses.len() == before {

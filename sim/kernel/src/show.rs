@@ -112,7 +112,7 @@ impl Kernel {
                 format!("{table}{}", route_text(key, route))
             })),
             PlaneId::Ipvs => return self.show_virtual_servers(),
-            PlaneId::Bgp => {}
+            PlaneId::Pod | PlaneId::Bgp => {}
         }
         lines.iter().map(|l| format!("{l}\n")).collect()
     }

@@ -382,7 +382,8 @@ impl Fabric {
             }
             let strict = kernel.switch(Switch::RpFilter);
             if strict > 0 {
-                let back = kernel.lookup(&Flow::new(protocol, dst, src, packet.mark));
+                // Without `src_valid_mark` the way back is looked up without the mark.
+                let back = kernel.lookup(&Flow::new(protocol, dst, src, 0));
                 let through = back.map(|f| f.target);
                 let passes = match through {
                     Some(Target::Out { dev, .. }) => strict != 1 || dev == iif,

@@ -213,15 +213,16 @@ impl Lab {
         let notices = Arc::new(Mutex::new(host.flag_notices.iter().cloned().collect()));
         host.notices = Arc::clone(&notices);
         let space = Arc::clone(&host.space);
+        let pods = self.pods.spaces_of(name);
         let kernel_failures: Failures = Arc::clone(&host.kernel_failures);
         let agent = Node::start(Start {
             config,
             seed,
             epoch,
             enter: Box::new(move || space.enter()),
-            open: Box::new(|config| {
+            open: Box::new(move |config| {
                 let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
-                Ok(Faulty::new(kernel, kernel_failures))
+                Ok(Faulty::new(kernel.with_pods(pods), kernel_failures))
             }),
             notices: Box::new(move |change| {
                 let mut notices = notices.lock().unwrap_or_else(|e| e.into_inner());

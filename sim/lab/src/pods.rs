@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use fairway_api::PodStart;
+use fairway_backend_route::{PodSpace, PodSpaces};
 use fairway_desired::NextHop;
 use fairway_objects::Protocol;
 use ipnet::IpNet;
@@ -45,6 +47,8 @@ pub(crate) struct Pods {
     /// Every pod that ever ran, and its node: a report may name a pod that is gone.
     nodes: BTreeMap<String, String>,
     pub(crate) seen: Seen,
+    /// By node, for those who write into pods.
+    spaces: Arc<Mutex<BTreeMap<String, BTreeMap<String, PodSpace>>>>,
     count: u64,
 }
 
@@ -63,14 +67,27 @@ impl Pods {
         self.nodes.get(pod).map(String::as_str)
     }
 
+    /// Says which pods run on a node, whenever it is asked.
+    pub(crate) fn spaces_of(&self, node: &str) -> PodSpaces {
+        let (spaces, node) = (Arc::clone(&self.spaces), node.to_string());
+        Arc::new(move || {
+            let spaces = spaces.lock().unwrap_or_else(|e| e.into_inner());
+            spaces.get(&node).into_iter().flat_map(|pods| pods.values().cloned()).collect()
+        })
+    }
+
     /// The pod's process ends, then its namespace goes.
     pub(crate) fn stop(&mut self, namespace: &str, pod: &str) {
-        self.running.remove(&(namespace.into(), pod.into()));
+        if let Some(gone) = self.running.remove(&(namespace.into(), pod.into())) {
+            let mut spaces = self.spaces.lock().unwrap_or_else(|e| e.into_inner());
+            spaces.entry(gone.node.clone()).or_default().remove(gone.space.name());
+        }
     }
 
     /// A node lost power: so did its pods.
     pub(crate) fn power_off(&mut self, node: &str) {
         self.running.retain(|_, pod| pod.node != node);
+        self.spaces.lock().unwrap_or_else(|e| e.into_inner()).remove(node);
     }
 }
 
@@ -115,6 +132,13 @@ impl Lab {
             servers.push(self.serve(&space, &start.name, port, udp)?);
         }
         self.pods.nodes.insert(start.name.clone(), start.node.clone());
+        let place = PodSpace {
+            addresses: start.ips.iter().map(IpNet::addr).collect(),
+            namespace: PathBuf::from("/run/netns").join(space.name()),
+        };
+        let mut spaces = self.pods.spaces.lock().unwrap_or_else(|e| e.into_inner());
+        spaces.entry(start.node.clone()).or_default().insert(space.name().into(), place);
+        drop(spaces);
         let pod = Pod { node: start.node, space, _servers: servers };
         self.pods.running.insert((start.namespace, start.name), pod);
         Ok(true)

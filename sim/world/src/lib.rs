@@ -15,6 +15,7 @@ mod queue;
 mod stage;
 mod tcp;
 mod topology;
+mod tunnels;
 mod views;
 mod world;
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use fairway_api::PodStart;
 use fairway_desired::{MAIN_TABLE, NextHop, Protocol, RouteKey, RouteKind, RouteValue};
+use fairway_kernel::HostId;
 use ipnet::IpNet;
 
 use crate::world::{Event, Role, World};
@@ -80,6 +81,18 @@ impl World {
         }
         self.pods.running.insert((start.namespace.clone(), start.name.clone()), pod);
         self.queue.after(Time::ZERO, Event::PodStarted { namespace: start.namespace, pod: start.name });
+    }
+
+    /// Addresses of the pods that run on a node, with their kernels.
+    pub(crate) fn pods_of(&self, node: HostIx) -> Vec<(IpAddr, HostId)> {
+        let here = self.pods.iter().filter(|(_, _, host)| self.hosts[*host].role == Role::Pod(node));
+        let id = |(_, _, host): (&str, &str, HostIx)| self.hosts[host].id;
+        here.map(id)
+            .flat_map(|id| {
+                let addresses = self.fabric.kernel(id).addresses().filter(|(link, _)| *link == "eth0");
+                addresses.map(move |(_, net)| (net.addr(), id)).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     pub(crate) fn pod_started(&mut self, namespace: &str, pod: &str) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairway_agent::{Agent, Input, Output};
 use fairway_api::WatcherId;
 use fairway_bgp as bgp;
-use fairway_desired::Protocol;
+use fairway_desired::{PlaneId, Protocol};
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::Topology;
@@ -16,6 +16,7 @@ use crate::hash::TraceHash;
 use crate::pods::Pods;
 use crate::queue::{Queue, Ticket};
 use crate::tcp::Connections;
+use crate::tunnels::NodeKernel;
 use crate::{DAEMON, HostIx, Time};
 
 /// How long a kernel request takes until its answer is handled, in microseconds; drawn from the seed.
@@ -305,8 +306,14 @@ impl World {
         while let Some(output) = self.hosts[host].agent.as_mut().and_then(Agent::poll) {
             match output {
                 Output::Observe(_) | Output::Apply(_) => {
-                    let kernel = self.fabric.kernel_mut(self.hosts[host].id);
-                    if let Some(answer) = fairway_agent::serve(output, kernel) {
+                    let about_pods = match &output {
+                        Output::Observe(plane) => *plane == PlaneId::Pod,
+                        Output::Apply(batch) => batch.plane() == PlaneId::Pod,
+                        Output::Bgp(_) | Output::Notice(_) => false,
+                    };
+                    let pods = if about_pods { self.pods_of(host) } else { vec![] };
+                    let mut kernel = NodeKernel { node: self.hosts[host].id, fabric: &mut self.fabric, pods };
+                    if let Some(answer) = fairway_agent::serve(output, &mut kernel) {
                         let (low, high) = KERNEL_LATENCY_US;
                         let delay = self.draw((Time::from_micros(low.into()), Time::from_micros(high.into())));
                         self.send_agent(host, delay, answer);

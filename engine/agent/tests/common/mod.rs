@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fairway_agent::{Agent, Input, Output, bgp, serve};
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Route, Rule, Sysctl, Table, ipvs,
+    Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table, ipvs,
 };
 use fairway_objects::{
     Advertise, BgpPeer, Delta, Endpoint, EndpointPort, EndpointSlice, Kind, Node, NodeConfig, Object, ObjectName,
@@ -125,6 +125,7 @@ pub(crate) struct Kernel {
     pub(crate) filter: Table<Filter>,
     pub(crate) rule: Table<Rule>,
     pub(crate) route: Table<Route>,
+    pub(crate) pod: Table<Pod>,
     pub(crate) ipvs: Table<Ipvs>,
     /// Every op: plane, whether it is a put, the key.
     pub(crate) log: Vec<(PlaneId, bool, String)>,
@@ -153,7 +154,7 @@ macro_rules! has {
     })* };
 }
 
-has!(Sysctl sysctl, Link link, Filter filter, Rule rule, Route route);
+has!(Sysctl sysctl, Link link, Filter filter, Rule rule, Route route, Pod pod);
 
 impl Has<Addr> for Kernel {
     fn table(&mut self) -> &mut Table<Addr> {
@@ -200,7 +201,7 @@ impl Kernel {
     }
 
     pub(crate) fn tables(&self) -> impl PartialEq + std::fmt::Debug + '_ {
-        (&self.sysctl, &self.link, &self.addr, &self.filter, &self.rule, &self.route, &self.ipvs)
+        (&self.sysctl, &self.link, &self.addr, &self.filter, &self.rule, &self.route, &self.pod, &self.ipvs)
     }
 
     /// Planes of the logged ops, runs of the same kind of op on the same plane taken together.
