@@ -1,6 +1,6 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit scenarios kernel netns uml guest lint bench deps
+.PHONY: test build unit scenarios kernel netns uml guest lint bench bench-kernel deps
 
 test: deps lint build kernel unit scenarios netns uml guest
 
@@ -54,4 +54,10 @@ guest: build kernel
 
 bench:
 	cargo build --release --locked
-	cargo bench --locked -p fairway-benches
+	cargo bench --locked -p fairway-benches --bench compute --bench scenario
+
+# Against the usual tools, in the lab's kernel.
+bench-kernel: kernel
+	cargo build --locked -p fairway-uml
+	cargo bench --locked -p fairway-benches --bench kernel \
+	  --config "target.'cfg(unix)'.runner = ['$(CURDIR)/target/debug/umlrun', '-t', '900', '-m', '2048', '-o', '$(CURDIR)/target/guest', '--']"

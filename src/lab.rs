@@ -34,6 +34,17 @@ pub(crate) enum Routers {
     Bird,
 }
 
+impl Routers {
+    /// Its name on the command line.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Routers::Fairway => "fairway",
+            Routers::Gobgp => "gobgp",
+            Routers::Bird => "bird",
+        }
+    }
+}
+
 impl From<Routers> for fairway_lab::Routers {
     fn from(routers: Routers) -> Self {
         match routers {

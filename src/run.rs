@@ -328,6 +328,9 @@ impl Run {
             StageName::Netns | StageName::Uml => self.play_in_lab(scenario, seed, trace, &mut sink),
         };
         let mut outcome = outcome.unwrap_or_else(|reason| self.not_played(scenario, seed, reason));
+        if self.routers != Routers::Fairway {
+            outcome.reproduce += &format!(" --routers {}", self.routers.as_str());
+        }
         outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         outcome
     }

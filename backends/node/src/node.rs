@@ -183,13 +183,20 @@ fn run<K: Kernel + Send + 'static>(
             }
         })
         .map_err(|error| failed(&error))?;
+    // Whoever connects to us in the name of a peer that has a password must know it too.
+    let passwords: Vec<_> =
+        start.config.peers.iter().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
     let agent = Agent::new(start.config, start.seed);
     let result = runtime.block_on(async {
         let (bgp, bgp_events) = mpsc::channel(QUEUE);
+        let mut transport = Transport::new(bgp);
+        for (peer, password) in &passwords {
+            transport.set_password(*peer, Some(password)).map_err(|error| failed(&error))?;
+        }
         let node = Loop {
             agent,
             epoch: start.epoch,
-            transport: Transport::new(bgp),
+            transport,
             requests,
             notices: start.notices,
             ending: None,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fairway_backend_route::setup::Setup;
 use fairway_desired::{MAIN_TABLE, NextHop, RouteKey, RouteKind, RouteValue};
 use fairway_objects::RouterConfig;
-use fairway_scenario::{Neighbor, RibPath};
+use fairway_scenario::{BgpShow, Neighbor, RibPath};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -124,6 +124,34 @@ impl ForeignRouter {
             }
             Routers::Gobgp | Routers::Fairway => {
                 Ok(gobgp_rib(&self.gobgp(&["global", "rib", "-a", if ipv6 { "ipv6" } else { "ipv4" }])?))
+            }
+        }
+    }
+
+    /// What its own tool prints: the command, and its output.
+    pub(crate) fn show(&self, show: BgpShow) -> io::Result<(String, String)> {
+        match self.kind {
+            Routers::Bird => {
+                let command = match show {
+                    BgpShow::Neighbors => "show protocols".to_string(),
+                    BgpShow::Rib { ipv6, to } => {
+                        let to = to.map(|to| format!("{to} ")).unwrap_or_default();
+                        format!("show route {to}table master{}", if ipv6 { 6 } else { 4 })
+                    }
+                };
+                Ok((format!("birdc {command}"), self.birdc(&command)?))
+            }
+            Routers::Gobgp | Routers::Fairway => {
+                let to = |to: Option<IpNet>| to.map(|to| to.to_string());
+                let words: Vec<String> = match show {
+                    BgpShow::Neighbors => vec!["neighbor".into()],
+                    BgpShow::Rib { ipv6, to: prefix } => {
+                        let family = if ipv6 { ["-a", "ipv6"] } else { ["-a", "ipv4"] }.map(String::from);
+                        ["global".into(), "rib".into()].into_iter().chain(to(prefix)).chain(family).collect()
+                    }
+                };
+                let text = self.space.text("gobgp", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
+                Ok((format!("gobgp {}", words.join(" ")), text))
             }
         }
     }

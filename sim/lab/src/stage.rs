@@ -11,8 +11,8 @@ use fairway_desired::{
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Plane, Protocol,
-    RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Plane,
+    Protocol, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 use serde_json::Value;
 
@@ -85,6 +85,10 @@ impl Stage for Lab {
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
         self.view_rib(host, ipv6)
+    }
+
+    fn bgp_tool(&mut self, host: &str, show: BgpShow) -> Result<Option<(String, String)>, StageError> {
+        self.find(host)?.foreign.as_ref().map(|router| router.show(show)).transpose().map_err(refused)
     }
 
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError> {

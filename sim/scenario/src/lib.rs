@@ -37,8 +37,8 @@ pub use shape::json_schema;
 pub use sink::{Event, Silent, Sink, TextSink};
 pub use source::{At, Source, Span};
 pub use stage::{
-    EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, RealServer, RibPath,
-    Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
+    BgpShow, EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, RealServer,
+    RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
 };
 pub use step::{
     Action, BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NoticeCondition, Origin,

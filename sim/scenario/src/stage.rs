@@ -49,6 +49,12 @@ pub trait Stage {
     fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError>;
     /// BGP paths of one family of a node or router.
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError>;
+    /// What the host's own BGP tool prints of neighbours or paths: the command, and its output. `None` if it has none; then
+    /// the rows of [`Stage::neighbors`] and [`Stage::rib`] are printed as gobgp would.
+    fn bgp_tool(&mut self, host: &str, show: BgpShow) -> Result<Option<(String, String)>, StageError> {
+        let _ = (host, show);
+        Ok(None)
+    }
     /// The main routing table of one family of any host.
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError>;
     /// IPVS of a node.
@@ -81,6 +87,20 @@ pub trait Stage {
     fn trace(&mut self, request: &TraceRequest) -> Result<TraceResult, StageError>;
     /// Hash over everything that happened, if the stage is deterministic.
     fn trace_hash(&self) -> Option<u64>;
+}
+
+/// What a BGP tool is asked to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BgpShow {
+    /// The neighbours.
+    Neighbors,
+    /// Paths of one family, to one prefix if one is given.
+    Rib {
+        /// IPv6 instead of IPv4.
+        ipv6: bool,
+        /// The prefix, exactly.
+        to: Option<IpNet>,
+    },
 }
 
 /// One row of `gobgp neighbor`.

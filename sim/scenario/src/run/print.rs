@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Run, Stop};
 use crate::sink::Event;
-use crate::stage::{LoadMode, LoadRequest, MconnectRequest, Neighbor, RibPath};
+use crate::stage::{BgpShow, LoadMode, LoadRequest, MconnectRequest, Neighbor, RibPath};
 use crate::step::{Action, Condition, Show, Step};
 use crate::text::{clock, show_duration};
 
@@ -12,11 +12,17 @@ impl Run<'_> {
     pub(super) fn show(&mut self, show: &Show) -> Result<(), Stop> {
         let family = if show.ipv6 { " -a ipv6" } else { "" };
         for host in &show.neighbors {
+            if self.shown_by_tool(host, BgpShow::Neighbors)? {
+                continue;
+            }
             let neighbors = self.stage.neighbors(host)?;
             self.command(host, "gobgp neighbor");
             self.sink.event(Event::Output(&neighbor_table(&neighbors)));
         }
         for host in &show.rib {
+            if self.shown_by_tool(host, BgpShow::Rib { ipv6: show.ipv6, to: show.to })? {
+                continue;
+            }
             let mut paths = self.stage.rib(host, show.ipv6)?;
             let to = show.to.map(|to| format!(" {to}")).unwrap_or_default();
             paths.retain(|path| show.to.is_none_or(|to| path.prefix == to));
@@ -58,6 +64,16 @@ impl Run<'_> {
             self.sink.event(Event::Output(if text.is_empty() { "none\n" } else { &text }));
         }
         Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Prints what the host's own BGP tool says, if it has one.
+    fn shown_by_tool(&mut self, host: &str, show: BgpShow) -> Result<bool, Stop> {
+        let Some((command, text)) = self.stage.bgp_tool(host, show)? else { return Ok(false) };
+        self.command(host, &command);
+        self.sink.event(Event::Output(&text));
+        Ok(true)
     }
 }
 
