@@ -4,15 +4,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use fairway_desired::{Fault, LinkKind, LinkValue, RouteKey, RouteValue};
-use fairway_netlink::{Errno, Error, Message, Protocol, Socket, flags};
+use fairway_desired::{Family, Fault, LinkKind, LinkValue, RouteKey, RouteValue};
+use fairway_netlink::{Errno, Error, Message, Protocol, Socket, flags, generic_family};
 use ipnet::IpNet;
 use netlink_packet_route::address::AddressScope;
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkMessage, TunnelEncapType};
 use rtnetlink::{LinkBridgePort, LinkIp6Tnl, LinkIpIp, LinkUnspec, LinkVeth};
 
 use crate::link::{self, Links};
-use crate::wire::errno::{EEXIST, ENODEV};
+use crate::wire::errno::{EADDRINUSE, EEXIST, ENODEV, ENOENT};
 use crate::wire::{kind, message, not_deleted};
 use crate::{addr, route};
 
@@ -23,6 +23,35 @@ pub struct SetupError {
     /// What was to be done, as `ip` would say it.
     what: String,
     why: Error,
+}
+
+/// How packets of a tunnel are put into UDP (`include/uapi/linux/fou.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Foo over UDP: the packet itself.
+    Fou,
+    /// Generic UDP encapsulation: a header says what follows.
+    Gue,
+}
+
+/// `include/uapi/linux/fou.h`, and the numbers of `in.h` and `socket.h` it takes.
+mod fou {
+    pub(super) const FAMILY: &str = "fou";
+    pub(super) const VERSION: u8 = 1;
+    /// `FOU_CMD_ADD`
+    pub(super) const ADD: u8 = 1;
+    /// `FOU_ATTR_*`
+    pub(super) const PORT: u16 = 1;
+    pub(super) const AF: u16 = 2;
+    pub(super) const PROTOCOL: u16 = 3;
+    pub(super) const TYPE: u16 = 4;
+    /// `FOU_ENCAP_*`
+    pub(super) const DIRECT: u8 = 1;
+    pub(super) const GUE: u8 = 2;
+    pub(super) const INET: u8 = 2;
+    pub(super) const INET6: u8 = 10;
+    pub(super) const IPIP: u8 = 4;
+    pub(super) const IPV6: u8 = 41;
 }
 
 impl SetupError {
@@ -113,6 +142,51 @@ impl Setup {
     /// The kernel's refusal.
     pub fn add_bridge(&mut self, name: &str) -> Result<(), SetupError> {
         self.add(name, LinkKind::Bridge)
+    }
+
+    /// `ip fou add port PORT ipproto 4|41` or `gue`: what arrives on this UDP port is taken out of it.
+    ///
+    /// # Errors
+    /// The kernel's refusal; `ENOENT` if it has no module `fou` (or `fou6`).
+    pub fn add_fou(&mut self, port: u16, family: Family, encapsulation: Encapsulation) -> Result<(), SetupError> {
+        let what = || format!("ip fou add port {port} {encapsulation:?}");
+        let failed = |why| SetupError { what: what(), why };
+        let mut socket = Socket::open(Protocol::Generic).map_err(|error| failed(error.into()))?;
+        let number = generic_family(&mut socket, fou::FAMILY).map_err(failed)?;
+        let number = number.ok_or_else(|| failed(Error::Errno(Errno(ENOENT))))?;
+        let mut request = Message::generic(number, 0, fou::ADD, fou::VERSION);
+        let (domain, inside) = match family {
+            Family::V4 => (fou::INET, fou::IPIP),
+            Family::V6 => (fou::INET6, fou::IPV6),
+        };
+        request.be16(fou::PORT, port).u8(fou::AF, domain);
+        match encapsulation {
+            Encapsulation::Fou => request.u8(fou::TYPE, fou::DIRECT).u8(fou::PROTOCOL, inside),
+            Encapsulation::Gue => request.u8(fou::TYPE, fou::GUE),
+        };
+        match socket.request(request) {
+            Ok(_) | Err(Error::Errno(Errno(EADDRINUSE))) => Ok(()),
+            Err(why) => Err(failed(why)),
+        }
+    }
+
+    /// `ip link add NAME type ipip local … remote … encap fou|gue encap-sport auto encap-dport PORT`
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add_ipip_in_udp(
+        &mut self,
+        name: &str,
+        (local, remote): (Ipv4Addr, Ipv4Addr),
+        port: u16,
+        encapsulation: Encapsulation,
+    ) -> Result<(), SetupError> {
+        let kind = match encapsulation {
+            Encapsulation::Fou => TunnelEncapType::Fou,
+            Encapsulation::Gue => TunnelEncapType::Gue,
+        };
+        let body = LinkIpIp::new(name).local(local).remote(remote).encap_type(kind).encap_dport(port).build();
+        self.create(format!("ip link add {name} type ipip remote {remote} encap {encapsulation:?} {port}"), &body)
     }
 
     /// `ip link add NAME type ipip local … remote …`; an unspecified remote takes packets from everybody.

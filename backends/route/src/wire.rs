@@ -34,6 +34,7 @@ pub(crate) mod errno {
     pub(crate) const EINVAL: i32 = 22;
     pub(crate) const EOPNOTSUPP: i32 = 95;
     pub(crate) const ENOBUFS: i32 = 105;
+    pub(crate) const EADDRINUSE: i32 = 98;
     pub(crate) const EADDRNOTAVAIL: i32 = 99;
 }
 
