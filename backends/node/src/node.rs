@@ -193,14 +193,7 @@ fn run<K: Kernel + Send + 'static>(
         for (peer, password) in &passwords {
             transport.set_password(*peer, Some(password)).map_err(|error| failed(&error))?;
         }
-        let node = Loop {
-            agent,
-            epoch: start.epoch,
-            transport,
-            requests,
-            notices: start.notices,
-            ending: None,
-        };
+        let node = Loop { agent, epoch: start.epoch, transport, requests, notices: start.notices, ending: None };
         node.go(commands, answered, bgp_events, ready).await
     });
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.

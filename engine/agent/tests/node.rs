@@ -173,7 +173,7 @@ fn higher_planes_wait_for_answers() {
     });
     let mut requests: Vec<Output> = std::iter::from_fn(|| agent.poll()).collect();
     let observed: Vec<&Output> = requests.iter().filter(|o| matches!(o, Output::Observe(_))).collect();
-    assert_eq!(observed.len(), 7, "all at once");
+    assert_eq!(observed.len(), 8, "all at once");
     // The last answer first: nothing can be applied while the planes below are not known.
     requests.retain(|o| matches!(o, Output::Observe(_)));
     while let Some(request) = requests.pop() {
@@ -438,6 +438,7 @@ proptest! {
         prop_assert_eq!(&host.kernel.filter, &desired.filter);
         prop_assert_eq!(&host.kernel.rule, &desired.rule);
         prop_assert_eq!(&host.kernel.route, &desired.route);
+        prop_assert_eq!(&host.kernel.pod, &desired.pod);
         prop_assert_eq!(&host.kernel.ipvs, &desired.ipvs);
         prop_assert_eq!(host.agent.speaker().observe(), desired.bgp);
         prop_assert!(desired.sysctl.iter().all(|(key, value)| host.kernel.sysctl.get(key) == Some(value)));

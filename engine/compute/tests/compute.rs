@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use build::*;
 use fairway_compute::{Changes, Compute, Desired, Ops, from_scratch};
 use fairway_desired::{Learned, Op, Plane, Table, bgp, filter, ipvs};
-use fairway_objects::{Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, Scheduler, TrafficPolicy};
+use fairway_objects::{
+    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, Scheduler, Service, TrafficPolicy,
+};
 use proptest::prelude::*;
 
 fn feed(compute: &mut Compute, objects: impl IntoIterator<Item = Object>) -> Changes {
@@ -31,8 +33,11 @@ fn computed(config: NodeConfig, objects: Vec<Object>) -> (Desired, BTreeSet<Stri
 fn servers(desired: &Desired) -> BTreeMap<String, Vec<String>> {
     let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for key in desired.ipvs.keys() {
-        let ipvs::VirtualServerKey::Address { address, port, protocol } = &key.server else { panic!("{key:?}") };
-        let reals = out.entry(format!("{address}:{port}/{protocol:?}")).or_default();
+        let server = match &key.server {
+            ipvs::VirtualServerKey::Address { address, port, protocol } => format!("{address}:{port}/{protocol:?}"),
+            ipvs::VirtualServerKey::Mark { mark, .. } => format!("fwmark {mark}"),
+        };
+        let reals = out.entry(server).or_default();
         reals.extend(key.real.iter().map(|r| format!("{}:{}", r.address, r.port)));
     }
     out
@@ -151,7 +156,7 @@ fn what_is_refused_is_said_with_its_field_and_hides_nothing() {
 
 #[test]
 fn services_that_are_not_ours_are_left_alone() {
-    let skips: [fn(&mut fairway_objects::Service); 4] = [
+    let skips: [fn(&mut Service); 4] = [
         |s| s.foreign_proxy = true,
         |s| s.headless_label = true,
         |s| s.cluster_ips.clear(),
@@ -207,6 +212,51 @@ fn one_endpoint_change_renders_one_unit_of_a_thousand_services() {
     assert_eq!((same.rendered, same.ops.total()), (0, 0), "an object that says nothing new costs nothing");
     let node_without_us = feed(&mut compute, [node("n2", 2)]);
     assert_eq!(node_without_us.rendered, 1, "another node concerns one session");
+}
+
+#[test]
+fn direct_server_return_has_a_mark_and_no_address_on_the_node() {
+    let objects = |change: fn(&mut Service)| {
+        vec![
+            node("n1", 1),
+            node("n2", 2),
+            service("web", |s| {
+                s.external_ips = vec![ip("10.0.0.3")];
+                s.dsr_tunnel = true;
+                s.scheduler = Scheduler::Mh;
+                s.sched_port = true;
+                s.ports[0].port = 8080;
+                change(s);
+            }),
+            slice("web", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY)]),
+        ]
+    };
+    let (desired, notices) = computed(config(), objects(|_| {}));
+    assert_eq!(notices, BTreeSet::new());
+    let reals = vec!["11.0.1.5:8080".to_string(), "11.0.2.5:8080".into()];
+    let all = servers(&desired);
+    // FNV-1a of 10.0.0.3-tcp-8080 in 14 bits.
+    assert_eq!(all.get("fwmark 5992"), Some(&reals), "{all:?}");
+    assert!(!all.contains_key("10.0.0.3:8080/Tcp"), "{all:?}");
+    let tunnels = desired.ipvs.iter().filter(|(key, value)| {
+        let tunnel = matches!(value, ipvs::Value::Real(real) if real.forwarding == ipvs::Forwarding::Tunnel);
+        tunnel && matches!(key.server, ipvs::VirtualServerKey::Mark { .. })
+    });
+    assert_eq!(tunnels.count(), 2);
+    assert_eq!(desired.addr.keys().map(|k| k.address.to_string()).collect::<Vec<_>>(), ["12.0.0.1/32"]);
+    let pods: Vec<String> = desired.pod.keys().map(|k| format!("{} in {}", k.address, k.pod)).collect();
+    assert_eq!(pods, ["10.0.0.3 in 11.0.1.5"], "only the pod on this node");
+    let rules: Vec<_> = desired.rule.iter().map(|(k, v)| (k.priority, k.mark, v.table)).collect();
+    assert_eq!(rules, [(32764, Some(5992), 78)]);
+    assert!(desired.route.keys().any(|k| k.table == 78 && k.prefix.prefix_len() == 0));
+    assert_eq!((elements(&desired, "dsr4"), elements(&desired, "dsr-ips4")), (1, 1));
+    assert_eq!(desired.sysctl.get("net/ipv4/vs/sloppy_tcp"), Some(&1));
+    assert!(networks(&desired).contains("10.0.0.3/32"));
+    // What a tunnel cannot do is done as ever, and said.
+    let (desired, notices) = computed(config(), objects(|s| s.ports[0].port = 80));
+    assert!(servers(&desired).contains_key("10.0.0.3:80/Tcp"));
+    assert!(desired.pod.is_empty() && desired.rule.is_empty());
+    assert!(notices.iter().any(|n| n.contains("a tunnel cannot change port 80 to 8080")), "{notices:?}");
 }
 
 #[test]
@@ -350,6 +400,7 @@ fn apply_all(desired: &mut Desired, ops: Ops) -> Result<(), TestCaseError> {
     apply(&mut desired.addr, ops.addr)?;
     apply(&mut desired.filter, ops.filter)?;
     apply(&mut desired.rule, ops.rule)?;
+    apply(&mut desired.pod, ops.pod)?;
     apply(&mut desired.route, ops.route)?;
     apply(&mut desired.ipvs, ops.ipvs)?;
     apply(&mut desired.bgp, ops.bgp)

@@ -217,7 +217,11 @@ fn some_service() -> impl Strategy<Value = Object> {
                 }
                 s.local = flags[2];
                 s.hairpin = flags[3];
-                s.dsr_tunnel = flags[4];
+                if flags[4] {
+                    // A tunnel needs port and target port to be the same.
+                    s.dsr_tunnel = true;
+                    s.ports[0].port = if port == 80 { 8080 } else { port };
+                }
                 s.foreign_proxy = flags[5];
                 if flags[6] {
                     s.session_affinity_s = Some(60);
