@@ -174,13 +174,32 @@ impl Inside {
     }
 }
 
+/// How the name of a guest's folder begins; our process number follows.
+const PREFIX: &str = "fairway-guest-";
+
 /// A folder for one guest; gone when dropped.
 struct Folder(PathBuf);
 
+/// Removes folders of processes that were killed before they could.
+fn sweep(all: &Path) {
+    for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if let Some(owner) = owner
+            && !Path::new("/proc").join(owner.to_string()).exists()
+        {
+            // Another one may be sweeping too, or it belongs to another user.
+            let _left = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Folder {
     fn new() -> io::Result<Folder> {
+        let all = std::env::temp_dir();
+        sweep(&all);
         for number in 0..1000 {
-            let path = std::env::temp_dir().join(format!("fairway-{}-{number}", std::process::id()));
+            let path = all.join(format!("{PREFIX}{}-{number}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Ok(Folder(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
