@@ -367,6 +367,11 @@ impl Transaction<'_> {
                     self.known.remove(&key);
                 }
             }
+            Op::Del(key @ Key::Chain(name)) => {
+                self.known.remove(key);
+                // Rules go with their chain.
+                self.known.remove(&Key::Rules(name.clone()));
+            }
             Op::Del(key) => drop(self.known.remove(key)),
         }
         Ok(Outcome::Done)

@@ -91,7 +91,17 @@ fn body(key: &RouteKey, value: &RouteValue, index: &dyn Fn(&str) -> Option<u32>)
 }
 
 /// Deletes the route of a key, if its protocol is this. Type and scope match any.
-fn deletion(key: &RouteKey, protocol: u8, dev: Option<u32>) -> Message {
+fn deletion(key: &RouteKey, protocol: u8) -> Message {
+    let mut exact = key.clone();
+    if key.prefix.addr().is_ipv6() && key.metric == 0 {
+        // 0 would match any, the lowest first. In IPv4 the lowest is the one that is meant.
+        exact.metric = IPV6_DEFAULT_METRIC;
+    }
+    deletion_of_any(&exact, protocol, None)
+}
+
+/// Deletes the first route of a prefix, table and protocol, and of a metric that is not 0.
+fn deletion_of_any(key: &RouteKey, protocol: u8, dev: Option<u32>) -> Message {
     let mut body = header(key);
     body.header.protocol = RouteProtocol::from(protocol);
     body.header.kind = RouteType::Unspec;
@@ -109,7 +119,7 @@ fn replacement(key: &RouteKey, value: &RouteValue, body: &RouteMessage, dev: Opt
     let put = message(kind::NEW_ROUTE, flags::CREATE | flags::REPLACE, body);
     if local_on_dummy(key, value) && key.prefix.addr().is_ipv6() {
         let any = RouteKey { metric: 0, ..key.clone() };
-        vec![put.clone(), deletion(&any, value.protocol, dev), put]
+        vec![put.clone(), deletion_of_any(&any, value.protocol, dev), put]
     } else {
         vec![put]
     }
@@ -345,8 +355,15 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Route>]) -
             Progress { outcome, owned: local || known.routes.contains_key(op.key()) }
         })
         .collect();
-    let first: Vec<usize> = (0..ops.len()).filter(|i| progress[*i].outcome == Outcome::Done).collect();
-    let unclear = round(socket, known, ops, &mut progress, &first)?;
+    // To Linux metric 0 in a deletion means any metric, so nothing is deleted that is not known to be there.
+    let (blind, first): (Vec<usize>, Vec<usize>) = (0..ops.len())
+        .filter(|i| progress[*i].outcome == Outcome::Done)
+        .partition(|i| matches!(ops[*i], Op::Del(_)) && !progress[*i].owned);
+    for index in &blind {
+        progress[*index].outcome = Outcome::Gone;
+    }
+    let mut unclear = round(socket, known, ops, &mut progress, &first)?;
+    unclear.extend(blind);
     if !unclear.is_empty() {
         // Something is there that we did not know of, or nothing is. Rare, so a look at everything is fine.
         let all = all(socket, &mut known.links, None)?;
@@ -392,7 +409,7 @@ fn round(
             Op::Del(key) => {
                 let known_value = known.routes.get(key);
                 let protocol = known_value.map_or(PROTO_KUBE_ROUTER, |value| value.protocol);
-                Ok(vec![deletion(key, protocol, None)])
+                Ok(vec![deletion(key, protocol)])
             }
         };
         match encoded {
@@ -456,7 +473,7 @@ pub(crate) fn write(links: &Links, key: &RouteKey, value: &RouteValue) -> Result
 
 /// A request that deletes the route of this key and protocol.
 pub(crate) fn remove(key: &RouteKey, protocol: u8) -> Message {
-    deletion(key, protocol, None)
+    deletion(key, protocol)
 }
 
 /// Every route of a table as the kernel has it (`ip route show table …`), whoever's it is, for one family.

@@ -85,6 +85,19 @@ fn all(socket: &mut Socket) -> Result<Vec<(RuleKey, RuleValue)>, Fault> {
     Ok(found)
 }
 
+/// What the rule of a key does, if it can be deleted: to the kernel a selector that is not given matches any, and the
+/// first rule that matches goes. Ours have a mark, so this is for what agents do not ask.
+fn deletable(rules: &[(RuleKey, RuleValue)], key: &RuleKey) -> Option<RuleValue> {
+    let matches = |(there, _): &&(RuleKey, RuleValue)| {
+        there.family == key.family
+            && there.priority == key.priority
+            && (key.mark.is_none() || there.mark == key.mark)
+            && (key.from.is_none() || there.from == key.from)
+            && (key.to.is_none() || there.to == key.to)
+    };
+    rules.iter().find(matches).filter(|(there, _)| there == key).map(|(_, value)| *value)
+}
+
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Rule>, Fault> {
     let ours = all(socket)?.into_iter().filter(|(key, _)| OURS.contains(&key.priority));
     known.rules = ours.collect();
@@ -127,10 +140,20 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Rule>]) ->
                     about.push(index);
                 }
             }
+            // What cannot be is not there.
+            Op::Del(_) if !key.from.iter().chain(&key.to).all(fits) => outcomes[index] = Outcome::Gone,
             Op::Del(_) => {
-                // Without a table every one matches.
-                requests.push(message(kind::DEL_RULE, 0, &body(key, before.unwrap_or(RuleValue { table: 0 }))));
-                about.push(index);
+                let value = match before {
+                    Some(before) if key.mark.is_some() => Some(before),
+                    _ => deletable(&all(socket)?, key),
+                };
+                match value {
+                    Some(value) => {
+                        requests.push(message(kind::DEL_RULE, 0, &body(key, value)));
+                        about.push(index);
+                    }
+                    None => outcomes[index] = Outcome::Gone,
+                }
             }
         }
     }

@@ -55,6 +55,13 @@ impl Kernel {
         if injected == Some(Injected::Lost) { Err(Fault::Lost) } else { Ok(outcomes) }
     }
 
+    /// The route that an IPv6 address brings itself. Linux keeps it apart from any that is written (metric 0, which
+    /// nobody can write), so it is no entry of ours.
+    fn brought(key: &RouteKey, value: &RouteValue) -> bool {
+        let ip = key.prefix.addr();
+        ip.is_ipv6() && key.table == LOCAL_TABLE && value.kind == RouteKind::Local && value.src == Some(ip)
+    }
+
     fn ours(&self, key: &RouteKey, value: &RouteValue) -> bool {
         value.protocol == PROTO_KUBE_ROUTER || local_on_dummy(key, value)
     }
@@ -229,7 +236,7 @@ impl Backend<Rule> for Kernel {
 impl Backend<Route> for Kernel {
     fn observe(&mut self) -> Result<Table<Route>, Fault> {
         self.read::<Route>(|kernel| {
-            let ours = kernel.routes().filter(|(key, value)| kernel.ours(key, value));
+            let ours = kernel.routes().filter(|(key, value)| kernel.ours(key, value) && !Kernel::brought(key, value));
             ours.map(|(key, value)| (key.clone(), value.clone())).collect()
         })
     }

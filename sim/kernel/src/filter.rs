@@ -138,18 +138,24 @@ impl Ruleset {
                     return Err(EINVAL);
                 }
                 state.elements.insert(element.clone(), verdict.clone());
-                Ok(Outcome::Done)
+                match verdict {
+                    Some(Verdict::Jump(target) | Verdict::Goto(target)) if !self.chains.contains_key(target) => {
+                        Err(ENOENT)
+                    }
+                    _ => Ok(Outcome::Done),
+                }
             }
             Op::Put(Key::Rules(name), Value::Rules(rules)) => {
+                self.names_exist(rules)?;
                 self.chains.get_mut(name).ok_or(ENOENT)?.rules = Some(rules.clone());
                 Ok(Outcome::Done)
             }
             Op::Put(..) => Err(EINVAL),
+            Op::Del(Key::Set(name)) if self.set_in_use(name) => Err(EBUSY),
             Op::Del(Key::Set(name)) => Ok(gone_or(self.sets.remove(name).is_some())),
-            Op::Del(Key::Chain(name)) => match self.chains.get(name) {
-                Some(chain) if chain.rules.as_ref().is_some_and(|r| !r.is_empty()) => Err(EBUSY),
-                _ => Ok(gone_or(self.chains.remove(name).is_some())),
-            },
+            Op::Del(Key::Chain(name)) if self.chain_in_use(name) => Err(EBUSY),
+            // Its rules go with it.
+            Op::Del(Key::Chain(name)) => Ok(gone_or(self.chains.remove(name).is_some())),
             Op::Del(Key::Element(name, element)) => {
                 let state = self.sets.get_mut(name);
                 Ok(gone_or(state.is_some_and(|s| s.elements.remove(element).is_some())))
@@ -158,6 +164,45 @@ impl Ruleset {
                 Ok(gone_or(self.chains.get_mut(name).is_some_and(|c| c.rules.take().is_some())))
             }
         }
+    }
+
+    /// Whether a rule, or an element of a verdict map, names this chain.
+    fn chain_in_use(&self, name: &Name) -> bool {
+        let to = |verdict: &Verdict| matches!(verdict, Verdict::Jump(to) | Verdict::Goto(to) if to == name);
+        let by_rule =
+            self.chains.values().flat_map(|chain| chain.rules.iter().flatten()).any(|rule| match &rule.action {
+                Action::Verdict(verdict) => to(verdict),
+                _ => false,
+            });
+        by_rule || self.sets.values().flat_map(|set| set.elements.values().flatten()).any(to)
+    }
+
+    /// Whether a rule names this set.
+    fn set_in_use(&self, name: &Name) -> bool {
+        self.chains.values().flat_map(|chain| chain.rules.iter().flatten()).any(|rule| {
+            let matched = rule.matches.iter().any(|m| matches!(m, Match::InSet { set, .. } if set == name));
+            matched || matches!(&rule.action, Action::VerdictMap { map, .. } if map == name)
+        })
+    }
+
+    /// Whether the sets and chains that rules name exist at this point of the transaction.
+    fn names_exist(&self, rules: &[Rule]) -> Result<(), i32> {
+        let set = |name: &Name| if self.sets.contains_key(name) { Ok(()) } else { Err(ENOENT) };
+        for rule in rules {
+            for condition in &rule.matches {
+                if let Match::InSet { set: name, .. } = condition {
+                    set(name)?;
+                }
+            }
+            match &rule.action {
+                Action::VerdictMap { map, .. } => set(map)?,
+                Action::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) if !self.chains.contains_key(name) => {
+                    return Err(ENOENT);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether everything that is named exists and is used as what it is.
@@ -200,7 +245,8 @@ impl Ruleset {
                 }
             }
         }
-        for name in self.chains.keys() {
+        // Linux looks at what can be reached from a hook.
+        for (name, _) in self.chains.iter().filter(|(_, chain)| chain.base.is_some()) {
             self.no_loop(name, &mut BTreeSet::new())?;
         }
         Ok(())

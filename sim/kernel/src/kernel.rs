@@ -25,6 +25,7 @@ pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENETDOWN: i32 = 100;
 pub(crate) const ENETUNREACH: i32 = 101;
+pub(crate) const EHOSTUNREACH: i32 = 113;
 /// Metric of IPv6 routes that the kernel makes.
 const V6_KERNEL_METRIC: u32 = 256;
 const DEFAULT_TABLE: u32 = 253;
@@ -364,7 +365,7 @@ impl Kernel {
             return Err(EINVAL);
         }
         match value.kind {
-            RouteKind::Unicast if value.next_hops.is_empty() => return Err(EINVAL),
+            RouteKind::Unicast if value.next_hops.is_empty() => return Err(ENODEV),
             RouteKind::Local if value.next_hops.iter().any(|n| n.via.is_some()) => return Err(EINVAL),
             RouteKind::Blackhole | RouteKind::Unreachable if !v6 && !value.next_hops.is_empty() => return Err(EINVAL),
             _ => {}
@@ -383,7 +384,8 @@ impl Kernel {
                 if self.is_local(via) {
                     return Err(EINVAL);
                 }
-                self.on_link(via, hop.dev.as_deref()).ok_or(ENETUNREACH)?;
+                let unreachable = if v6 { EHOSTUNREACH } else { ENETUNREACH };
+                self.on_link(via, hop.dev.as_deref()).ok_or(unreachable)?;
             }
         }
         if value.src.is_some_and(|src| !self.is_local(src)) {
