@@ -1,8 +1,8 @@
-//! The simulated kernel against the real one: the same ops give the same outcomes and the same tables.
+//! The same ops give the same outcomes and the same tables.
 //!
 //! Sequences of batches are generated, with values that are right and wrong, and with keys that somebody else has. Each
 //! batch goes to both kernels; then every outcome and every table is compared. Each case has a network namespace of its
-//! own; without root, IPVS, nftables or dummy interfaces the tests say `skipped` and pass.
+//! own.
 //!
 //! Stated deviations, which the generators leave out:
 //! - Rules of one priority differ in their mark: a deletion without a selector deletes the first rule there is.
@@ -12,7 +12,6 @@
 //! - Real servers are local or remote unicast addresses; Linux asks its routing table what an address is.
 //! - nftables refuses a chain, set or rule for reasons of its own order (`EBUSY`, `ENOENT`, `EINVAL`, `EOPNOTSUPP`) that
 //!   are all one to us: the transaction is refused. The numbers are not compared there.
-#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -39,17 +38,20 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// Runs generated cases, or says why not. Failing seeds are kept beside this file where that can be written.
-fn cases<S: Strategy>(strategy: S, case: impl Fn(S::Value) -> Result<(), TestCaseError> + Send + Sync)
-where
+/// Runs so many generated cases, or says why not. Failing seeds are kept beside this file where that can be written.
+pub(crate) fn cases<S: Strategy>(
+    count: u32,
+    strategy: S,
+    case: impl Fn(S::Value) -> Result<(), TestCaseError> + Send + Sync,
+) where
     S::Value: Send + Debug + Clone,
 {
     let supported = std::thread::scope(|scope| scope.spawn(supported).join().unwrap());
@@ -58,7 +60,8 @@ where
         return;
     }
     let kept = FileFailurePersistence::WithSource("regressions");
-    let config = Config { cases: 48, failure_persistence: Some(Box::new(kept)), ..Config::with_source_file(file!()) };
+    let config =
+        Config { cases: count, failure_persistence: Some(Box::new(kept)), ..Config::with_source_file(file!()) };
     let config = match std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()) {
         Some(cases) => Config { cases, ..config },
         None => config,
@@ -321,7 +324,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 #[test]
 fn routing() {
-    cases(steps(), |steps| {
+    cases(48, steps(), |steps| {
         for parameter in ["accept_dad", "dad_transmits"] {
             for scope in ["all", "default"] {
                 std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/{parameter}"), "0").unwrap();
@@ -420,7 +423,7 @@ fn ipvs_op() -> impl Strategy<Value = Op<Ipvs>> {
 
 #[test]
 fn virtual_servers() {
-    cases(prop::collection::vec(prop::collection::vec(ipvs_op(), 1..12), 1..8), |batches| {
+    cases(48, prop::collection::vec(prop::collection::vec(ipvs_op(), 1..12), 1..8), |batches| {
         Setup::new().unwrap().set_up("lo", true).unwrap();
         let (mut fabric, host) = host();
         let kernel = fabric.kernel_mut(host);
@@ -524,7 +527,7 @@ fn declared() -> Vec<Op<Filter>> {
 
 #[test]
 fn packet_filter() {
-    cases(prop::collection::vec(prop::collection::vec(filter_op(), 1..8), 1..8), |batches| {
+    cases(48, prop::collection::vec(prop::collection::vec(filter_op(), 1..8), 1..8), |batches| {
         let (mut fabric, host) = host();
         let kernel = fabric.kernel_mut(host);
         let mut real = FilterBackend::new().unwrap();
