@@ -249,9 +249,9 @@ fn nft_text() -> String {
     let map = list(ENTRIES, &|n| format!("{} . tcp . 80 : accept", Ipv4Addr::from(0x0b00_0000 + n + 1)));
     format!(
         "table inet other {{\n set big {{ type ipv4_addr; elements = {{ {big} }}; }}\n \
-         map map {{ type ipv4_addr . inet_proto . inet_service : verdict; elements = {{ {map} }}; }}\n \
+         map entries {{ type ipv4_addr . inet_proto . inet_service : verdict; elements = {{ {map} }}; }}\n \
          chain forward {{ type filter hook forward priority 0; ip daddr @big accept; \
-         ip daddr . meta l4proto . th dport vmap @map; }}\n}}\n"
+         ip daddr . meta l4proto . th dport vmap @entries; }}\n}}\n"
     )
 }
 

@@ -9,6 +9,7 @@ use fairway_desired::filter::{
 use fairway_desired::{Backend, Fault, Filter, Op, Outcome, Table};
 use fairway_netlink::{Errno, Error, Message, Protocol, Socket};
 
+use crate::elements::RawKey;
 use crate::read::{self, Keys, Sets};
 use crate::uapi::errno::{EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
 use crate::uapi::{self, BATCH_BEGIN, BATCH_END, element, message, rule, set};
@@ -240,24 +241,21 @@ struct Transaction<'a> {
 struct Elements {
     kind: u16,
     set: Name,
-    elements: Vec<(Element, Option<Verdict>)>,
+    keys: Vec<(RawKey, Option<Verdict>)>,
 }
 
 impl Transaction<'_> {
-    fn set(&self, name: &Name) -> Option<Set> {
+    fn set(&self, name: &Name) -> Option<&Set> {
         match self.known.get(&Key::Set(name.clone())) {
-            Some(Value::Set(set)) => Some(set.clone()),
+            Some(Value::Set(set)) => Some(set),
             _ => None,
         }
     }
 
     /// Puts the elements that wait into a message.
     fn flush(&mut self) -> Result<(), i32> {
-        let Some(Elements { kind, set: name, elements }) = self.run.take() else { return Ok(()) };
-        let declared = self.set(&name).ok_or(ENOENT)?;
-        for part in elements.chunks(ELEMENTS) {
-            let part: Vec<(&Element, Option<&Verdict>)> = part.iter().map(|(e, v)| (e, v.as_ref())).collect();
-            self.messages.push(write::elements(kind, &name, &declared, &part).ok_or(EINVAL)?);
+        if let Some(Elements { kind, set: name, keys }) = self.run.take() {
+            self.messages.extend(keys.chunks(ELEMENTS).map(|part| write::elements(kind, &name, part)));
         }
         Ok(())
     }
@@ -268,15 +266,12 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn element(&mut self, kind: u16, name: &Name, element: &Element, verdict: Option<&Verdict>) -> Result<(), i32> {
+    fn element(&mut self, kind: u16, name: &Name, keys: Vec<RawKey>, verdict: Option<&Verdict>) -> Result<(), i32> {
         if self.run.as_ref().is_some_and(|run| run.kind != kind || run.set != *name) {
             self.flush()?;
         }
-        let entry = (element.clone(), verdict.cloned());
-        match &mut self.run {
-            Some(run) => run.elements.push(entry),
-            None => self.run = Some(Elements { kind, set: name.clone(), elements: vec![entry] }),
-        }
+        let run = self.run.get_or_insert_with(|| Elements { kind, set: name.clone(), keys: vec![] });
+        run.keys.extend(keys.into_iter().map(|key| (key, verdict.cloned())));
         Ok(())
     }
 
@@ -323,15 +318,15 @@ impl Transaction<'_> {
             }
             Op::Put(Key::Element(name, element), Value::Element(verdict)) => {
                 let declared = self.set(name).ok_or(ENOENT)?;
-                let fits = elements::encode(&declared, element).is_some();
                 // A rejection needs a rule of its own.
-                if !fits || declared.verdicts != verdict.is_some() || *verdict == Some(Verdict::Reject) {
+                if declared.verdicts != verdict.is_some() || *verdict == Some(Verdict::Reject) {
                     return Err(EINVAL);
                 }
+                let keys = elements::encode(declared, element).ok_or(EINVAL)?;
                 if let Some(Value::Element(before)) = &known {
-                    self.element(message::DEL_ELEMENT, name, element, before.as_ref())?;
+                    self.element(message::DEL_ELEMENT, name, keys.clone(), before.as_ref())?;
                 }
-                self.element(message::NEW_ELEMENT, name, element, verdict.as_ref())?;
+                self.element(message::NEW_ELEMENT, name, keys, verdict.as_ref())?;
             }
             Op::Put(Key::Rules(name), Value::Rules(rules)) => {
                 if !self.known.contains_key(&Key::Chain(name.clone())) {
@@ -351,7 +346,8 @@ impl Transaction<'_> {
                     Some(Value::Element(verdict)) => verdict.as_ref(),
                     _ => None,
                 };
-                self.element(message::DEL_ELEMENT, name, element, before)?;
+                let keys = self.set(name).and_then(|set| elements::encode(set, element)).ok_or(ENOENT)?;
+                self.element(message::DEL_ELEMENT, name, keys, before)?;
             }
             Op::Del(Key::Rules(name)) => self.push(write::flush(name))?,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fairway_desired::Family;
 use fairway_desired::filter::{
-    Action, Base, CtState, Element, Field, FieldType, Hook, IcmpKind, Match, Name, Rule, Set, Verdict,
+    Action, Base, CtState, Field, FieldType, Hook, IcmpKind, Match, Name, Rule, Set, Verdict,
 };
 use fairway_netlink::{Message, flags};
 
@@ -106,24 +106,15 @@ pub(crate) fn del_set(name: &str) -> Message {
     request
 }
 
-/// Adds or deletes elements of one set. `None` if one does not fit.
-pub(crate) fn elements(
-    kind: u16,
-    name: &str,
-    declaration: &Set,
-    elements: &[(&Element, Option<&Verdict>)],
-) -> Option<Message> {
-    let mut keys: Vec<(RawKey, Option<&Verdict>)> = vec![];
-    for (element, verdict) in elements {
-        keys.extend(elements::encode(declaration, element)?.into_iter().map(|key| (key, *verdict)));
-    }
+/// Adds or deletes elements of one set.
+pub(crate) fn elements(kind: u16, name: &str, keys: &[(RawKey, Option<Verdict>)]) -> Message {
     let mut request = about(kind, if kind == message::NEW_ELEMENT { flags::CREATE } else { 0 });
     request.text(element::TABLE, TABLE).text(element::SET, name);
-    element_list(&mut request, &keys);
-    Some(request)
+    element_list(&mut request, keys);
+    request
 }
 
-fn element_list(request: &mut Message, keys: &[(RawKey, Option<&Verdict>)]) {
+fn element_list(request: &mut Message, keys: &[(RawKey, Option<Verdict>)]) {
     request.nested(element::ELEMENTS, |list| {
         for ((key, ends), verdict) in keys {
             list.nested(element::LIST_ELEMENT, |entry| {
