@@ -41,7 +41,7 @@ netns: build
 
 # On a kernel that has everything: all scenarios, and the first of them with the routers of others.
 uml: build kernel
-	./target/release/fairway run scenarios --stage uml --quiet --jobs 4 --junit target/scenarios-uml.xml
+	./target/release/fairway run scenarios --stage uml --quiet --junit target/scenarios-uml.xml
 	./target/release/fairway run scenarios/seed/mconnect-bgp.yaml --stage uml --quiet --routers gobgp
 	./target/release/fairway run scenarios/seed/mconnect-bgp.yaml --stage uml --quiet --routers bird
 
