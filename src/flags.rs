@@ -6,12 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BgpPeer, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
 use ipnet::IpNet;
 
 /// Why a list of flags cannot be used.
@@ -62,20 +62,23 @@ const FLAGS: &[Flag] = &[
     ("advertise-loadbalancer-ip", Syntax::Bool, "false", Works),
     ("advertise-pod-cidr", Syntax::Bool, "true", Works),
     ("auto-mtu", Syntax::Bool, "true", Process),
-    ("bfd-desired-min-tx-interval", Syntax::Number(1, 4_294_967), "1000", Process),
-    ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Process),
-    ("bfd-port", Syntax::Number(1, 65535), "3784", Process),
-    ("bfd-required-min-rx-interval", Syntax::Number(1, 4_294_967), "1000", Process),
-    ("bgp-graceful-restart", Syntax::Bool, "false", Only("false")),
-    ("bgp-graceful-restart-deferral-time", Syntax::Seconds, "6m0s", Process),
-    ("bgp-graceful-restart-time", Syntax::Seconds, "1m30s", Process),
+    ("bfd-desired-min-tx-interval", Syntax::Number(1, 4_294_967), "1000", Works),
+    ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Works),
+    ("bfd-port", Syntax::Number(1, 65535), "3784", Works),
+    ("bfd-required-min-rx-interval", Syntax::Number(1, 4_294_967), "1000", Works),
+    ("bgp-graceful-restart", Syntax::Bool, "false", Works),
+    ("bgp-graceful-restart-deferral-time", Syntax::Seconds, "6m0s", Works),
+    ("bgp-graceful-restart-time", Syntax::Seconds, "1m30s", Works),
     ("bgp-holdtime", Syntax::Seconds, "1m30s", Works),
+    ("bgp-import-default-route", Syntax::Bool, "false", Works),
+    ("bgp-long-lived-stale-time", Syntax::Seconds, "0s", Works),
     ("bgp-port", Syntax::Number(1, 65535), "179", Works),
+    ("bgp-route-metric", Syntax::Number(0, 4_294_967_295), "0", Works),
     ("cache-sync-timeout", Syntax::Seconds, "1m0s", Process),
     ("cluster-asn", Syntax::ClusterAsn, "0", Works),
     ("cluster-cidr", Syntax::Text, "", Gone),
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
-    ("enable-bfd", Syntax::Bool, "false", Only("false")),
+    ("enable-bfd", Syntax::Bool, "false", Works),
     ("enable-cni", Syntax::Bool, "true", Process),
     ("enable-ibgp", Syntax::Bool, "true", Works),
     ("enable-ipv4", Syntax::Bool, "true", Works),
@@ -84,8 +87,8 @@ const FLAGS: &[Flag] = &[
     ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
     ("enable-pprof", Syntax::Bool, "false", Process),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
-    ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Process),
-    ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Process),
+    ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
+    ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
     ("health-addr", Syntax::Text, "", Process),
     ("health-port", Syntax::Number(0, 65535), "20244", Process),
@@ -115,8 +118,8 @@ const FLAGS: &[Flag] = &[
     ("peer-router-asns", Syntax::Asns, "", Works),
     ("peer-router-ips", Syntax::Ips, "", Works),
     ("peer-router-multihop-ttl", Syntax::Number(0, 255), "0", Works),
-    ("peer-router-passwords", Syntax::Texts, "", Only("")),
-    ("peer-router-passwords-file", Syntax::Text, "", Only("")),
+    ("peer-router-passwords", Syntax::Texts, "", Works),
+    ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Seconds, "5m0s", Process),
@@ -350,6 +353,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
             ips.len()
         ));
     }
+    let passwords = passwords(m, ips.len())?;
+    let small = |name| u16::try_from(one::<u64>(m, name)).unwrap_or_default();
+    let word = |name| u32::try_from(one::<u64>(m, name)).unwrap_or_default();
+    let bfd = one::<bool>(m, "enable-bfd").then(|| BfdConfig {
+        port: small("bfd-port"),
+        desired_min_tx_ms: word("bfd-desired-min-tx-interval"),
+        required_min_rx_ms: word("bfd-required-min-rx-interval"),
+        multiplier: u8::try_from(small("bfd-detection-multiplier")).unwrap_or_default(),
+    });
     let mut peers = vec![];
     for (i, (address, asn)) in ips.into_iter().zip(asns).enumerate() {
         let port = match ports.get(i) {
@@ -360,7 +372,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
                 .filter(|p: &u16| *p != 0)
                 .ok_or_else(|| format!("--peer-router-ports: `{text}` is not a port (1-65535)"))?,
         };
-        peers.push(BgpPeer { address, asn, port, password: None, local: None });
+        peers.push(BgpPeer { port, password: passwords.get(i).cloned().flatten(), bfd, ..BgpPeer::new(address, asn) });
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
@@ -369,7 +381,6 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
-    let small = |name| u16::try_from(one::<u64>(m, name)).unwrap_or_default();
     Ok(NodeConfig {
         run_router,
         run_service_proxy,
@@ -388,6 +399,10 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         router_id: m.get_one("router-id").copied().unwrap_or(default.router_id),
         override_next_hop: one(m, "override-nexthop"),
         multihop_ttl: u8::try_from(small("peer-router-multihop-ttl")).unwrap_or_default(),
+        graceful_restart: graceful_restart(m)?,
+        import_default_route: one(m, "bgp-import-default-route"),
+        route_metric: word("bgp-route-metric"),
+        admin: admin(m),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -402,6 +417,64 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
         ..default
     })
+}
+
+/// `--peer-router-passwords`, or else the line in `--peer-router-passwords-file`: base64, one for each peer or none.
+fn passwords(m: &ArgMatches, peers: usize) -> Result<Vec<Option<String>>, String> {
+    let mut flag = "--peer-router-passwords";
+    let mut texts: Vec<String> = list(m, "peer-router-passwords");
+    if texts.iter().all(String::is_empty) {
+        let file = one::<String>(m, "peer-router-passwords-file");
+        if file.is_empty() {
+            return Ok(vec![]);
+        }
+        flag = "--peer-router-passwords-file";
+        let line = std::fs::read_to_string(&file).map_err(|error| format!("{flag}: {file}: {error}"))?;
+        texts = line.trim().split(',').map(|t| t.trim().to_string()).collect();
+    }
+    if texts.len() != peers {
+        return Err(format!("{flag} has {} entries for {peers} peers; give none or one for each", texts.len()));
+    }
+    texts
+        .into_iter()
+        .enumerate()
+        .map(|(i, text)| match text.as_str() {
+            "" => Ok(None),
+            // The text itself is a secret, so it is not shown.
+            text => fairway_decode::base64(text).map(Some).ok_or(format!("{flag}: entry {} is not base64 text", i + 1)),
+        })
+        .collect()
+}
+
+/// kube-router looks at the times only where graceful restart is on.
+fn graceful_restart(m: &ArgMatches) -> Result<Option<GracefulRestart>, String> {
+    if !one::<bool>(m, "bgp-graceful-restart") {
+        return Ok(None);
+    }
+    let time = one::<u64>(m, "bgp-graceful-restart-time");
+    let time_s = u16::try_from(time)
+        .ok()
+        .filter(|s| (1..=4095).contains(s))
+        .ok_or("--bgp-graceful-restart-time must be between 1s and 1h8m15s (4095s)")?;
+    let defer = one::<u64>(m, "bgp-graceful-restart-deferral-time");
+    let defer_s = u32::try_from(defer)
+        .ok()
+        .filter(|s| (1..=64_800).contains(s))
+        .ok_or("--bgp-graceful-restart-deferral-time must be between 1s and 18h")?;
+    let long = one::<u64>(m, "bgp-long-lived-stale-time");
+    let long_lived_s = u32::try_from(long)
+        .ok()
+        .filter(|s| *s <= 0x00ff_ffff)
+        .ok_or("--bgp-long-lived-stale-time must be at most 16777215s")?;
+    Ok(Some(GracefulRestart { time_s, defer_s, long_lived_s }))
+}
+
+/// Where the `gobgp` client is answered. As for kube-router, port 0 means nowhere, and what is no address means
+/// loopback only.
+fn admin(m: &ArgMatches) -> Option<SocketAddr> {
+    let port = u16::try_from(one::<u64>(m, "gobgp-admin-port")).ok().filter(|port| *port != 0)?;
+    let address = one::<String>(m, "gobgp-admin-address").parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Some(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]

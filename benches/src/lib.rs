@@ -32,15 +32,9 @@ pub fn nodes(count: u16) -> impl Iterator<Item = Delta> {
         let [high, low] = n.to_be_bytes();
         let pod_cidr = ipnet::IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(11, high, low, 0)), 24);
         put(Object::Node(Arc::new(Node {
-            name: ObjectName::cluster(&format!("node-{n}")),
             internal_ips: vec![Ipv4Addr::new(192, 168, high, low.max(1)).into()],
-            external_ips: vec![],
             pod_cidrs: vec![pod_cidr],
-            asn: None,
-            communities: vec![],
-            path_prepend: None,
-            import_reject: vec![],
-            peers: vec![],
+            ..Node::new(ObjectName::cluster(&format!("node-{n}")))
         })))
     })
 }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::dial::Dial;
+use crate::option;
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_secs(20);
@@ -30,7 +31,7 @@ const QUEUE: usize = 16 << 20;
 /// nothing is reported from then on.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    queue: mpsc::UnboundedSender<Vec<u8>>,
+    queue: mpsc::UnboundedSender<Item>,
     shared: Arc<Shared>,
     /// The peer left too much unread. Nothing more is taken, so that the bytes have no hole.
     full: bool,
@@ -52,7 +53,8 @@ impl Connection {
         let shared = Arc::new(Shared::default());
         let (queue, waiting) = mpsc::unbounded_channel();
         let (close, closed) = oneshot::channel();
-        let outbox = Outbox { waiting, current: vec![], written: 0, shared: Arc::clone(&shared) };
+        let outbox =
+            Outbox { conn, events: events.clone(), waiting, current: vec![], written: 0, shared: Arc::clone(&shared) };
         let link = Link { conn, events, outbox, shared: Arc::clone(&shared), closed };
         (Connection { queue, shared, full: false, _close: close }, link)
     }
@@ -60,6 +62,17 @@ impl Connection {
     /// Whether the task has ended by itself.
     pub(crate) fn is_over(&self) -> bool {
         self.queue.is_closed()
+    }
+
+    /// Reports when all that was sent until now is written.
+    pub(crate) fn drain(&self) {
+        // A connection that broke reports so by itself.
+        let _broken = self.queue.send(Item::Drain);
+    }
+
+    /// Sets the TTLs; before the first bytes, as items are taken in order.
+    pub(crate) fn limit(&self, ttl: Option<u8>, min_ttl: Option<u8>) {
+        let _broken = self.queue.send(Item::Limit(ttl, min_ttl));
     }
 
     /// Queues bytes.
@@ -73,7 +86,7 @@ impl Connection {
             return;
         }
         // A connection that broke reports so by itself.
-        let _broken = self.queue.send(bytes.to_vec());
+        let _broken = self.queue.send(Item::Bytes(bytes.to_vec()));
     }
 }
 
@@ -159,9 +172,21 @@ impl Link {
     }
 }
 
+/// What a task is given to do, in order.
+enum Item {
+    /// To be written.
+    Bytes(Vec<u8>),
+    /// To be reported.
+    Drain,
+    /// TTL of our packets, and the lowest of theirs.
+    Limit(Option<u8>, Option<u8>),
+}
+
 /// Bytes on their way out.
 struct Outbox {
-    waiting: mpsc::UnboundedReceiver<Vec<u8>>,
+    conn: ConnId,
+    events: mpsc::Sender<Input>,
+    waiting: mpsc::UnboundedReceiver<Item>,
     current: Vec<u8>,
     /// So much of `current` is written.
     written: usize,
@@ -181,7 +206,14 @@ impl Outbox {
                 self.shared.queued.fetch_sub(count, Ordering::Relaxed);
             }
             match self.waiting.recv().await {
-                Some(bytes) => (self.current, self.written) = (bytes, 0),
+                Some(Item::Drain) => {
+                    let _nobody = self.events.send(Input::Drained { conn: self.conn }).await;
+                }
+                Some(Item::Limit(ttl, min_ttl)) => {
+                    let stream = writer.as_ref();
+                    option::limit(stream, stream.peer_addr()?, ttl, min_ttl)?;
+                }
+                Some(Item::Bytes(bytes)) => (self.current, self.written) = (bytes, 0),
                 None => return Ok(()),
             }
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::md5;
+use crate::{md5, option};
 
 /// How to dial. It has a password, so it is not `Debug`.
 pub(crate) struct Dial {
@@ -14,6 +14,7 @@ pub(crate) struct Dial {
     pub(crate) remote: SocketAddr,
     pub(crate) password: Option<String>,
     pub(crate) ttl: Option<u8>,
+    pub(crate) min_ttl: Option<u8>,
 }
 
 impl Dial {
@@ -27,11 +28,7 @@ impl Dial {
     fn socket(&self) -> io::Result<TcpSocket> {
         let socket = Socket::new(Domain::for_address(self.remote), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        match (self.ttl, self.remote) {
-            (Some(ttl), SocketAddr::V4(_)) => socket.set_ttl_v4(ttl.into())?,
-            (Some(ttl), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(ttl.into())?,
-            (None, _) => {}
-        }
+        option::limit(&socket, self.remote, self.ttl, self.min_ttl)?;
         if let Some(password) = &self.password {
             // A password is never left away: without a key there is no dial.
             md5::set(&socket, self.remote.ip(), Some(password))?;

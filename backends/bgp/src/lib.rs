@@ -12,6 +12,7 @@ mod connection;
 mod dial;
 mod listener;
 mod md5;
+mod option;
 mod transport;
 
-pub use transport::{ListenError, PasswordError, Transport};
+pub use transport::{Error, ListenError, PasswordError, Transport};

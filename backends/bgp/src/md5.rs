@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
+
+use crate::option;
 
 /// `TCP_MD5SIG_MAXKEYLEN`
 pub(crate) const KEY_MAX: usize = 80;
@@ -42,17 +44,5 @@ pub(crate) fn set(socket: &impl AsFd, peer: IpAddr, key: Option<&str>) -> io::Re
     option[..2].copy_from_slice(&family.to_ne_bytes());
     option[KEY_LENGTH_AT..KEY_LENGTH_AT + 2].copy_from_slice(&length.to_ne_bytes());
     option[KEY_AT..KEY_AT + key.len()].copy_from_slice(key);
-    set_option(socket, &option)
-}
-
-#[allow(unsafe_code, reason = "no library wraps this socket option")]
-fn set_option(socket: &impl AsFd, option: &[u8; SIZE]) -> io::Result<()> {
-    let size = libc::socklen_t::try_from(SIZE).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the descriptor is borrowed from an open socket; the kernel copies `size` bytes, which is the length of the
-    // array behind the pointer, and keeps no reference to them.
-    let result = unsafe {
-        let descriptor = socket.as_fd().as_raw_fd();
-        libc::setsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_MD5SIG, option.as_ptr().cast(), size)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    option::set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option)
 }

@@ -64,6 +64,17 @@ impl PasswordError {
     }
 }
 
+/// Why an output could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody can connect.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A neighbour's password is not in effect.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
 /// The connections of one BGP speaker. Dropping it closes all of them at once.
 ///
 /// Its methods must be called inside a tokio runtime; one of a single thread will do.
@@ -94,12 +105,13 @@ impl Transport {
     /// Carries out what the speaker wants. Never waits. Outputs that are not about connections are ignored.
     ///
     /// # Errors
-    /// If a port cannot be listened on. Everything else is reported as an event.
-    pub fn handle(&mut self, output: &Output) -> Result<(), ListenError> {
+    /// If a port cannot be listened on, or a password is not possible. Everything else is reported as an event.
+    pub fn handle(&mut self, output: &Output) -> Result<(), Error> {
         match output {
-            Output::Listen { port } => return self.listen(*port),
-            Output::Connect { conn, local, remote, password, ttl } => {
-                let dial = Dial { local: *local, remote: *remote, password: password.clone(), ttl: *ttl };
+            Output::Listen { port } => self.listen(*port)?,
+            Output::Connect { conn, local, remote, password, ttl, min_ttl } => {
+                let (ttl, min_ttl) = (*ttl, *min_ttl);
+                let dial = Dial { local: *local, remote: *remote, password: password.clone(), ttl, min_ttl };
                 let events = self.connections.events.clone();
                 self.connections.lock().add(*conn, events, |link| link.dial(dial));
             }
@@ -108,6 +120,17 @@ impl Transport {
                     connection.send(bytes);
                 }
             }
+            Output::Drain { conn } => {
+                if let Some(connection) = self.connections.lock().open.get(conn) {
+                    connection.drain();
+                }
+            }
+            Output::Limit { conn, ttl, min_ttl } => {
+                if let Some(connection) = self.connections.lock().open.get(conn) {
+                    connection.limit(*ttl, *min_ttl);
+                }
+            }
+            Output::Password { peer, password } => self.set_password(*peer, password.as_deref())?,
             Output::Close { conn } => drop(self.connections.lock().open.remove(conn)),
             Output::Learned(_) | Output::Event(_) => {}
         }

@@ -39,7 +39,7 @@ impl Side {
     fn connect(&mut self, number: u64, remote: SocketAddr, password: Option<&str>, ttl: Option<u8>) -> ConnId {
         let conn = ConnId::Out(number);
         let password = password.map(String::from);
-        self.transport.handle(&Output::Connect { conn, local: None, remote, password, ttl }).unwrap();
+        self.transport.handle(&Output::Connect { conn, local: None, remote, password, ttl, min_ttl: None }).unwrap();
         conn
     }
 
@@ -157,7 +157,7 @@ fn a_dial_comes_from_the_address_that_it_is_given() {
         for (number, source, host) in [(1, "127.0.0.2", "127.0.0.1"), (2, "::1", "::1")] {
             let conn = ConnId::Out(number);
             let (local, remote) = (Some(source.parse().unwrap()), SocketAddr::new(host.parse().unwrap(), port));
-            let dial = Output::Connect { conn, local, remote, password: None, ttl: Some(255) };
+            let dial = Output::Connect { conn, local, remote, password: None, ttl: Some(255), min_ttl: None };
             side.transport.handle(&dial).unwrap();
             let Input::Connected { local: own, .. } = side.next().await else { panic!("not connected") };
             assert_eq!(Some(own.ip()), local);
@@ -167,7 +167,9 @@ fn a_dial_comes_from_the_address_that_it_is_given() {
         // A reserved address (RFC 1112) is none of ours.
         let ((_taken, remote), conn) = (refusing(), ConnId::Out(3));
         let local = Some([240, 0, 0, 1].into());
-        side.transport.handle(&Output::Connect { conn, local, remote, password: None, ttl: None }).unwrap();
+        side.transport
+            .handle(&Output::Connect { conn, local, remote, password: None, ttl: None, min_ttl: None })
+            .unwrap();
         assert_eq!(side.next().await, Input::ConnectFailed { conn });
     });
 }
@@ -357,7 +359,7 @@ fn a_port_in_use_is_an_error_that_names_it() {
         let error = second.transport.handle(&Output::Listen { port }).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(&format!("cannot listen on BGP port {port}: Address")), "{text}");
-        assert_eq!(error.port, port);
+        assert!(matches!(error, fairway_backend_bgp::Error::Listen(ref e) if e.port == port));
         drop(first);
         second.transport.handle(&Output::Listen { port }).unwrap();
     });

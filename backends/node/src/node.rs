@@ -1,7 +1,9 @@
 //! The loop around the agent.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use fairway_agent::{Agent, Input, Kernel, Output, Time, serve};
 use fairway_backend_bgp::Transport;
 use fairway_bgp as bgp;
-use fairway_objects::{NodeConfig, NoticeChange};
+use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use tokio::sync::{mpsc, oneshot};
 
 /// Inputs that wait for the agent. Whoever has more waits with it.
@@ -183,17 +185,19 @@ fn run<K: Kernel + Send + 'static>(
             }
         })
         .map_err(|error| failed(&error))?;
-    // Whoever connects to us in the name of a peer that has a password must know it too.
-    let passwords: Vec<_> =
-        start.config.peers.iter().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
     let agent = Agent::new(start.config, start.seed);
     let result = runtime.block_on(async {
         let (bgp, bgp_events) = mpsc::channel(QUEUE);
-        let mut transport = Transport::new(bgp);
-        for (peer, password) in &passwords {
-            transport.set_password(*peer, Some(password)).map_err(|error| failed(&error))?;
-        }
-        let node = Loop { agent, epoch: start.epoch, transport, requests, notices: start.notices, ending: None };
+        let transport = Transport::new(bgp);
+        let node = Loop {
+            agent,
+            epoch: start.epoch,
+            transport,
+            requests,
+            notices: start.notices,
+            passwords: BTreeMap::new(),
+            ending: None,
+        };
         node.go(commands, answered, bgp_events, ready).await
     });
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
@@ -208,6 +212,8 @@ struct Loop {
     transport: Transport,
     requests: channel::SyncSender<Output>,
     notices: Box<dyn FnMut(NoticeChange) + Send>,
+    /// Passwords that are not in effect.
+    passwords: BTreeMap<IpAddr, Notice>,
     /// When an orderly end is over at the latest.
     ending: Option<Instant>,
 }
@@ -261,6 +267,20 @@ impl Loop {
         }
     }
 
+    /// A password that is not possible concerns one neighbour: the others go on.
+    fn password(&mut self, output: &bgp::Output, trouble: Option<String>) {
+        let bgp::Output::Password { peer, .. } = output else { return };
+        if let Some(old) = self.passwords.remove(peer) {
+            (self.notices)(NoticeChange::Cleared(old));
+        }
+        if let Some(reason) = trouble {
+            let subject = Subject::Kernel(format!("BGP peer {peer}"));
+            let notice = Notice { subject, field: "password".into(), reason };
+            self.passwords.insert(*peer, notice.clone());
+            (self.notices)(NoticeChange::Raised(notice));
+        }
+    }
+
     /// Gives input to the agent and does what it then wants.
     fn handle(&mut self, input: Input) -> Result<(), Ended> {
         let now = self.now();
@@ -273,9 +293,15 @@ impl Loop {
                         .send(request)
                         .map_err(|_| Ended::Failed("the thread that writes to the kernel is gone".into()))?;
                 }
-                Output::Bgp(output) => {
-                    self.transport.handle(&output).map_err(|error| Ended::Failed(error.to_string()))?;
-                }
+                Output::Bgp(output) => match self.transport.handle(&output) {
+                    Ok(()) => self.password(&output, None),
+                    Err(fairway_backend_bgp::Error::Password(error)) => {
+                        self.password(&output, Some(error.to_string()));
+                    }
+                    Err(error @ fairway_backend_bgp::Error::Listen(_)) => {
+                        return Err(Ended::Failed(error.to_string()));
+                    }
+                },
                 Output::Notice(change) => (self.notices)(change),
             }
         }

@@ -6,7 +6,10 @@ use core::fmt;
 
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PlaneId, Pod, Route, RouteKey, Rule, Sysctl};
+use fairway_desired::{
+    Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey, RouteValue, Rule,
+    Sysctl,
+};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_reconcile::{Allow, Request, Time};
 
@@ -32,7 +35,22 @@ pub struct Agent {
     /// There may be more to do than `outputs` holds.
     dirty: bool,
     notices: BTreeSet<Notice>,
+    graceful_restart: bool,
+    seen: Seen,
+    /// The speaker was told of a restart, or there was none.
+    told_restart: bool,
+    /// The speaker was told that its configuration is complete.
+    complete: bool,
     stopped: bool,
+}
+
+/// What the first look at the kernel found of an earlier run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    route_plane: bool,
+    routes: bool,
+    ipvs_plane: bool,
+    services: bool,
 }
 
 /// The planes in rank order.
@@ -110,6 +128,7 @@ impl Agent {
     /// An agent that knows nothing of the cluster and nothing of the kernel. The seed draws jitter only.
     pub fn new(config: NodeConfig, seed: u64) -> Self {
         let excluded = config.excluded_cidrs.clone();
+        let graceful_restart = config.graceful_restart.is_some();
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
         let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
         if !excluded.is_empty() {
@@ -138,6 +157,10 @@ impl Agent {
             outputs: VecDeque::new(),
             dirty: true,
             notices: BTreeSet::new(),
+            graceful_restart,
+            seen: Seen::default(),
+            told_restart: false,
+            complete: false,
             stopped: false,
         }
     }
@@ -151,8 +174,15 @@ impl Agent {
             Input::Tick => self.tell_speaker(bgp::Input::Tick),
             Input::Shutdown => {
                 self.stopped = true;
-                self.tell_speaker(bgp::Input::Shutdown);
+                // With graceful restart the routes of this node stand until it is back, as for kube-router.
+                let input = if self.graceful_restart {
+                    bgp::Input::Leave
+                } else {
+                    bgp::Input::Shutdown { message: String::new() }
+                };
+                self.tell_speaker(input);
             }
+            Input::Drain => self.tell_speaker(bgp::Input::Drain),
             // The kernel keeps what it has, so nothing else matters any more.
             _ if self.stopped => {}
             Input::Delta(delta) => {
@@ -202,11 +232,13 @@ impl Agent {
     /// are allowed, see [`parked`](Self::parked), and so are the networks that wait for them. A plane that does not
     /// work at all is not in sync.
     pub fn in_sync(&self) -> bool {
+        !self.dirty && self.outputs.is_empty() && self.in_sync_but_for_outputs()
+    }
+
+    fn in_sync_but_for_outputs(&self) -> bool {
         let Lanes { sysctl, link, addr, filter, rule, route, pod, ipvs, bgp } = &self.lanes;
         self.compute.synced()
             && !self.unflushed
-            && !self.dirty
-            && self.outputs.is_empty()
             && sysctl.is_settled()
             && link.is_settled()
             && addr.is_settled()
@@ -241,13 +273,32 @@ impl Agent {
             Observation::Rule(answer) => lanes.rule.reconciler.handle(now, Observed(answer)),
             Observation::Route(answer) => {
                 if let Ok(table) = &answer {
+                    let learned = |v: &RouteValue| v.protocol == PROTO_KUBE_ROUTER;
+                    self.seen.routes |= !self.seen.route_plane && table.values().any(learned);
+                    self.seen.route_plane = true;
                     self.inherited.observed(table, lanes.route.reconciler.tracker().desired());
                 }
                 lanes.route.reconciler.handle(now, Observed(answer));
             }
             Observation::Pod(answer) => lanes.pod.reconciler.handle(now, Observed(answer)),
-            Observation::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Observed(answer)),
+            Observation::Ipvs(answer) => {
+                if let Ok(table) = &answer {
+                    self.seen.services |= !self.seen.ipvs_plane && !table.is_empty();
+                    self.seen.ipvs_plane = true;
+                }
+                lanes.ipvs.reconciler.handle(now, Observed(answer));
+            }
         }
+    }
+
+    /// Tells the speaker about our own restart, before it has neighbours. What is left in the kernel is the marker:
+    /// only if forwarding went on are neighbours to keep our routes (RFC 4724 section 4.1), and after a reboot, or on a
+    /// new node, it did not.
+    fn tell_restart(&mut self) {
+        if self.graceful_restart && !self.told_restart && (self.seen.routes || self.seen.services) {
+            self.tell_speaker(bgp::Input::Restarted);
+        }
+        self.told_restart = true;
     }
 
     fn applied(&mut self, applied: Applied) {
@@ -280,6 +331,11 @@ impl Agent {
             if !self.apply_bgp() {
                 break;
             }
+        }
+        // All that we advertise is said: neighbours may forget what we do not say any more.
+        if !self.complete && self.in_sync_but_for_outputs() {
+            self.complete = true;
+            self.tell_speaker(bgp::Input::Complete);
         }
         let mut changes = Vec::new();
         each!(&mut self.lanes, lane => lane.notices(&mut changes));
@@ -399,15 +455,17 @@ impl Agent {
             let (puts, deletes) = self.gate(PlaneId::Bgp);
             let Lanes { addr, ipvs, bgp, .. } = &mut self.lanes;
             let hold = |key: &_| readiness::must_wait(&addr.reconciler, &ipvs.reconciler, key);
-            let answer = match bgp.poll(self.now, Allow { puts, deletes, hold: Some(&hold) }) {
+            let request = bgp.poll(self.now, Allow { puts, deletes, hold: Some(&hold) });
+            let answer = match request {
                 None => return applied,
                 Some(Request::Observe) => fairway_reconcile::Input::Observed(Ok(self.speaker.observe())),
                 Some(Request::Apply(ops)) => {
                     applied = true;
+                    self.tell_restart();
                     fairway_reconcile::Input::Applied(Ok(self.speaker.apply(self.now, &ops)))
                 }
             };
-            bgp.reconciler.handle(self.now, answer);
+            self.lanes.bgp.reconciler.handle(self.now, answer);
         }
     }
 }

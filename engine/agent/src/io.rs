@@ -19,7 +19,10 @@ pub enum Input {
     Bgp(bgp::Input),
     /// The deadline passed, or the agent was just made.
     Tick,
-    /// The daemon ends: sessions are closed with Cease, the kernel keeps what it has. Nothing is applied afterwards.
+    /// The daemon will end soon: neighbours are asked to find ways around this node (RFC 8326).
+    Drain,
+    /// The daemon ends: sessions are closed, with Cease, or with graceful restart without a word, so that neighbours
+    /// keep our routes. The kernel keeps what it has. Nothing is applied afterwards.
     Shutdown,
 }
 

@@ -279,7 +279,12 @@ impl Wire {
                             self.hosts[to].input([Input::Bgp(bgp::Input::Closed { conn })]);
                         }
                     }
-                    bgp::Output::Listen { .. } | bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
+                    bgp::Output::Listen { .. }
+                    | bgp::Output::Drain { .. }
+                    | bgp::Output::Limit { .. }
+                    | bgp::Output::Password { .. }
+                    | bgp::Output::Learned(_)
+                    | bgp::Output::Event(_) => {}
                 }
             }
         }

@@ -1,17 +1,18 @@
 //! The configuration plane: ops become live changes.
 
 use alloc::collections::BTreeSet;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::RangeInclusive;
 
-use fairway_desired::bgp::{Direction, Dynamic, Families, Global, Key, Name, Network, Peer, Value};
+use fairway_desired::bgp::{Direction, Distance, Dynamic, Families, Global, Key, Name, Network, Peer, Session, Value};
 use fairway_desired::{Bgp, Family, Op, Outcome};
 use ipnet::IpNet;
 
-use crate::neighbor::{Neighbor, Settings};
+use crate::neighbor::{Settings, same_opening};
 use crate::speaker::Speaker;
-use crate::wire::cease;
+use crate::wire::{Notification, cease, code};
 use crate::{Output, Time};
 
 /// `EINVAL`: the value is not the key's, or not possible.
@@ -39,7 +40,7 @@ impl Speaker {
     pub fn apply(&mut self, now: Time, ops: &[Op<Bgp>]) -> Vec<Outcome> {
         let mut dirty = Dirty::default();
         let outcomes = ops.iter().map(|op| self.apply_one(now, op, &mut dirty)).collect();
-        self.evaluate(&dirty);
+        self.evaluate(now, &dirty);
         self.settle(now);
         outcomes
     }
@@ -51,8 +52,8 @@ impl Speaker {
             Op::Del(key) => (key, None),
         };
         let old = match value {
-            Some(value) => self.table.insert(key.clone(), value.clone()),
-            None => self.table.remove(key),
+            Some(value) => self.config.insert(key.clone(), value.clone()),
+            None => self.config.remove(key),
         };
         if old.as_ref() == value {
             return if value.is_some() { Outcome::Done } else { Outcome::Gone };
@@ -101,7 +102,7 @@ impl Speaker {
     }
 
     /// Evaluates policies again where a change can matter.
-    fn evaluate(&mut self, dirty: &Dirty) {
+    fn evaluate(&mut self, now: Time, dirty: &Dirty) {
         let peers: Vec<IpAddr> = self.neighbors.iter().filter(|(_, n)| n.session.is_some()).map(|(a, _)| *a).collect();
         for direction in [Direction::Import, Direction::Export] {
             let all = dirty.policies.contains(&direction);
@@ -118,16 +119,27 @@ impl Speaker {
                 .map(|(_, net)| *net)
                 .collect();
             for peer in &peers {
-                let again: Vec<Option<IpNet>> = if all || neighbors.iter().any(|net| net.contains(peer)) {
-                    alloc::vec![None]
-                } else {
-                    prefixes.iter().copied().map(Some).collect()
-                };
-                for inside in again {
-                    match direction {
-                        Direction::Import => self.import_again(*peer, inside),
-                        Direction::Export => self.export_again(*peer, inside),
+                let about = all || neighbors.iter().any(|net| net.contains(peer));
+                match direction {
+                    Direction::Import if about => {
+                        self.reread_import(*peer);
+                        self.import_again(*peer, None);
                     }
+                    Direction::Import => {
+                        for net in &prefixes {
+                            self.import_again(*peer, Some(*net));
+                        }
+                    }
+                    Direction::Export if about => self.regroup(now, *peer),
+                    Direction::Export => {}
+                }
+            }
+            if direction == Direction::Export {
+                if all {
+                    self.export_again(None);
+                }
+                for net in prefixes {
+                    self.export_again(Some(net));
                 }
             }
         }
@@ -139,49 +151,85 @@ impl Speaker {
         if old.as_ref().map(identity) != global.map(identity) {
             let peers: Vec<IpAddr> = self.neighbors.keys().copied().collect();
             let subcode = if global.is_some() { cease::CONFIG_CHANGE } else { cease::DECONFIGURED };
+            let running = global.is_some() && !self.shut_down;
             for peer in peers {
-                self.cease(now, peer, subcode);
-                if let Some(neighbor) = self.neighbors.get_mut(&peer) {
-                    neighbor.retry_at = global.filter(|_| !self.shut_down).map(|_| now);
+                self.cease(now, peer, &Notification::new(code::CEASE, subcode));
+                if let Some(neighbor) = self.touch(peer) {
+                    neighbor.retry_at = (running && neighbor.dials()).then_some(now);
                 }
             }
         }
-        if let Some(global) = global {
-            if old.as_ref().map(|g| g.port) != Some(global.port) {
-                self.outputs.push_back(Output::Listen { port: global.port });
+        let Some(global) = global else { return };
+        if old.as_ref().map(|g| g.port) != Some(global.port) {
+            self.outputs.push_back(Output::Listen { port: global.port });
+        }
+        if old.as_ref().map(|g| g.max_paths) != Some(global.max_paths) {
+            self.limit_paths();
+        }
+        let said = |g: &Global| (g.cluster_id, g.graceful_shutdown);
+        if old.as_ref().map(said) != Some(said(global)) {
+            let peers: Vec<IpAddr> = self.neighbors.keys().copied().collect();
+            for peer in peers {
+                self.import_again(peer, None);
             }
-            if old.as_ref().map(|g| g.max_paths) != Some(global.max_paths) {
-                self.limit_paths();
-            }
+            self.export_again(None);
+        }
+    }
+
+    /// Whoever connects in the name of a neighbour must know its password, too.
+    fn set_password(&mut self, address: IpAddr, password: Option<&String>) {
+        let old = match self.neighbors.get(&address).map(|n| &n.settings) {
+            Some(Settings::Peer(old)) => old.password.as_ref(),
+            Some(Settings::Dynamic(_)) | None => None,
+        };
+        if old != password {
+            self.outputs.push_back(Output::Password { peer: address, password: password.cloned() });
         }
     }
 
     fn set_peer(&mut self, now: Time, address: IpAddr, peer: Option<&Peer>) {
+        self.set_password(address, peer.and_then(|p| p.password.as_ref()));
         let Some(peer) = peer else {
-            self.cease(now, address, cease::DECONFIGURED);
-            self.neighbors.remove(&address);
+            self.cease(now, address, &Notification::new(code::CEASE, cease::DECONFIGURED));
+            self.forget_neighbor(address);
             return;
         };
-        let retry_at = (self.global.is_some() && !self.shut_down).then_some(now);
+        let running = self.global.is_some() && !self.shut_down;
         let settings = Settings::Peer(peer.clone());
-        match self.neighbors.get_mut(&address) {
-            Some(neighbor) => {
-                // Every field is part of the connection or of the OPEN.
-                let same = neighbor.settings == settings;
-                if !same {
-                    self.cease(now, address, cease::CONFIG_CHANGE);
-                    let neighbor = self.neighbors.entry(address).or_insert_with(|| Neighbor::new(settings.clone()));
-                    neighbor.settings = settings;
-                    neighbor.retry_at = retry_at;
-                    neighbor.forget_attempts();
-                }
-            }
-            None => {
-                let mut neighbor = Neighbor::new(settings);
-                neighbor.retry_at = retry_at;
-                self.neighbors.insert(address, neighbor);
-            }
+        let Some(neighbor) = self.touch(address) else {
+            let neighbor = self.add_neighbor(address, settings);
+            neighbor.retry_at = (running && neighbor.dials()).then_some(now);
+            return;
+        };
+        if neighbor.settings == settings {
+            return;
         }
+        if neighbor.session.is_some() && neighbor.settings.can_become(&settings) {
+            neighbor.settings = settings;
+            self.settings_changed(now, address);
+            return;
+        }
+        self.cease(now, address, &Notification::new(code::CEASE, cease::CONFIG_CHANGE));
+        if !self.neighbors.contains_key(&address) {
+            self.add_neighbor(address, settings.clone());
+        }
+        let Some(neighbor) = self.touch(address) else { return };
+        neighbor.settings = settings;
+        neighbor.locked = None;
+        neighbor.retry_at = (running && neighbor.dials()).then_some(now);
+        neighbor.forget_attempts();
+    }
+
+    /// Settings changed under a session that stands.
+    fn settings_changed(&mut self, now: Time, peer: IpAddr) {
+        let Some(neighbor) = self.touch(peer) else { return };
+        let (source, client) = (neighbor.source, neighbor.settings.session().reflector_client);
+        let Some(session) = neighbor.session.clone() else { return };
+        self.describe_source(source, &session, client);
+        self.import_again(peer, None);
+        // Whether a route may be reflected depends on where it comes from.
+        self.export_again(None);
+        self.regroup(now, peer);
     }
 
     fn set_dynamic(&mut self, now: Time, range: IpNet, dynamic: Option<&Dynamic>) {
@@ -193,17 +241,19 @@ impl Speaker {
             self.neighbors.iter().filter(|(a, n)| n.is_dynamic() && range.contains(*a)).map(|(a, _)| *a).collect();
         for address in inside {
             let settings = self.dynamics.covering(IpNet::from(address)).next().map(|(_, d)| d.clone());
-            let Some(neighbor) = self.neighbors.get_mut(&address) else { continue };
+            let Some(neighbor) = self.touch(address) else { continue };
             let Settings::Dynamic(old) = &neighbor.settings else { continue };
             match settings {
-                None => self.cease(now, address, cease::DECONFIGURED),
+                None => self.cease(now, address, &Notification::new(code::CEASE, cease::DECONFIGURED)),
                 Some(new) => {
                     // The AS list is only a gate: whoever passes it now need not be disturbed.
-                    let passes = neighbor.session.as_ref().is_none_or(|s| new.asns.contains(&s.asn));
-                    if passes && (old.hold_s, old.families) == (new.hold_s, new.families) {
+                    let passes =
+                        neighbor.session.as_ref().is_none_or(|s| new.asns.is_empty() || new.asns.contains(&s.asn));
+                    if passes && same_opening(&old.session, &new.session) {
                         neighbor.settings = Settings::Dynamic(new);
+                        self.settings_changed(now, address);
                     } else {
-                        self.cease(now, address, cease::CONFIG_CHANGE);
+                        self.cease(now, address, &Notification::new(code::CEASE, cease::CONFIG_CHANGE));
                     }
                 }
             }
@@ -230,15 +280,7 @@ impl Speaker {
             if before == first(self, family) {
                 continue;
             }
-            let peers: Vec<IpAddr> = self
-                .neighbors
-                .iter()
-                .filter(|(_, n)| n.session.as_ref().is_some_and(|s| s.carries(family) && Family::of(s.local) != family))
-                .map(|(a, _)| *a)
-                .collect();
-            for peer in peers {
-                self.export_again(peer, Some(everything(family)));
-            }
+            self.export_again(Some(everything(family)));
         }
     }
 }
@@ -254,6 +296,13 @@ fn everything(family: Family) -> IpNet {
 fn valid(key: &Key, value: &Value) -> bool {
     let hold = |hold_s: u16| !matches!(hold_s, 1 | 2);
     let some = |f: Families| f.v4 || f.v6;
+    let session = |s: &Session| {
+        hold(s.hold_s)
+            && some(s.families)
+            && s.local_as != Some(0)
+            && s.graceful_restart.is_none_or(|g| g.time_s <= 4095)
+            && !matches!(s.distance, Distance::Multihop(0) | Distance::Security(0))
+    };
     match (key, value) {
         (Key::Global, Value::Global(g)) => g.asn != 0 && !g.router_id.is_unspecified() && !g.router_id.is_multicast(),
         (Key::PrefixMember(..), Value::PrefixMember { .. }) | (Key::NeighborMember(..), Value::NeighborMember) => true,
@@ -264,8 +313,8 @@ fn valid(key: &Key, value: &Value) -> bool {
         (Key::Network(prefix), Value::Network(n)) => {
             *prefix == prefix.trunc() && Family::of(prefix.addr()) == Family::of(n.next_hop)
         }
-        (Key::Dynamic(_), Value::Dynamic(d)) => hold(d.hold_s) && some(d.families),
-        (Key::Peer(_), Value::Peer(p)) => p.asn != 0 && hold(p.hold_s) && some(p.families),
+        (Key::Dynamic(_), Value::Dynamic(d)) => session(&d.session),
+        (Key::Peer(_), Value::Peer(p)) => session(&p.session),
         _ => false,
     }
 }

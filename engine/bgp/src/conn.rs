@@ -10,16 +10,21 @@
 //! Any error ends the connection with an [`End`]. What belongs to the neighbour as a whole (dialing again, collisions,
 //! routes) is not here.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use fairway_desired::Family;
-use fairway_desired::bgp::Families;
+use fairway_desired::bgp::{self, Families};
 
-use crate::wire::FAMILIES;
-use crate::wire::{AS_TRANS, Capability, Context, Message, Notification, Open, SAFI_UNICAST, Update, afi, code};
+use crate::neighbor::Restart;
+use crate::view::Messages;
+use crate::wire::{
+    AS_TRANS, Capability, Context, FAMILIES, Message, Notification, Open, RestartFamily, SAFI_UNICAST, StaleFamily,
+    Update, afi, code,
+};
 use crate::{ConnId, SessionState, Time};
 
 /// Before the OPEN arrives (RFC 4271 section 8.2.2 suggests 4 minutes).
@@ -27,37 +32,62 @@ const OPEN_HOLD: Time = Time::from_secs(240);
 /// A dial that the driver does not answer is given up.
 const DIAL_LIMIT: Time = Time::from_secs(30);
 
-/// Which of the two families.
-pub(crate) const fn has(families: Families, family: Family) -> bool {
-    match family {
-        Family::V4 => families.v4,
-        Family::V6 => families.v6,
-    }
-}
-
 /// What we say of ourselves, and whom we accept.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
+    /// The AS that we show.
     pub(crate) asn: u32,
     pub(crate) router_id: Ipv4Addr,
-    pub(crate) hold_s: u16,
-    pub(crate) families: Families,
-    /// AS numbers the other side may have.
+    /// AS numbers the other side may have; empty: any.
     pub(crate) asns: Vec<u32>,
+    pub(crate) session: bgp::Session,
+    /// We have just restarted, and our forwarding state stands.
+    pub(crate) restarted: bool,
 }
 
 impl Ours {
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let families = self.session.families;
+        FAMILIES.into_iter().filter(move |f| families.has(*f))
+    }
+
     fn open(&self) -> Open {
-        let mut capabilities: Vec<Capability> = FAMILIES
-            .into_iter()
-            .filter(|f| has(self.families, *f))
-            .map(|f| Capability::Multiprotocol { afi: afi(f), safi: SAFI_UNICAST })
-            .collect();
+        let mut capabilities: Vec<Capability> =
+            self.families().map(|f| Capability::Multiprotocol { afi: afi(f), safi: SAFI_UNICAST }).collect();
         capabilities.push(Capability::RouteRefresh);
+        if self.session.extended_next_hop && self.session.families.v4 {
+            let v4_over_v6 = (afi(Family::V4), u16::from(SAFI_UNICAST), afi(Family::V6));
+            capabilities.push(Capability::ExtendedNextHop(alloc::vec![v4_over_v6]));
+        }
+        capabilities.push(Capability::ExtendedMessage);
+        if let Some(gr) = self.session.graceful_restart {
+            let forwarding = self.restarted;
+            capabilities.push(Capability::GracefulRestart {
+                restarted: self.restarted,
+                notification: true,
+                time_s: gr.time_s,
+                families: self
+                    .families()
+                    .map(|f| RestartFamily { afi: afi(f), safi: SAFI_UNICAST, forwarding })
+                    .collect(),
+            });
+        }
         capabilities.push(Capability::FourOctetAs(self.asn));
+        let add_path = self.session.add_path;
+        let mode = u8::from(add_path.receive) | u8::from(add_path.send > 0) << 1;
+        if mode != 0 {
+            capabilities.push(Capability::AddPath(self.families().map(|f| (afi(f), SAFI_UNICAST, mode)).collect()));
+        }
+        capabilities.push(Capability::EnhancedRefresh);
+        if let Some(gr) = self.session.graceful_restart.filter(|gr| gr.long_lived_s > 0) {
+            let (forwarding, time_s) = (self.restarted, gr.long_lived_s);
+            capabilities.push(Capability::LongLived(
+                self.families().map(|f| StaleFamily { afi: afi(f), safi: SAFI_UNICAST, forwarding, time_s }).collect(),
+            ));
+        }
         Open {
             asn2: u16::try_from(self.asn).unwrap_or(AS_TRANS),
-            hold_s: self.hold_s,
+            hold_s: self.session.hold_s,
             router_id: self.router_id,
             capabilities,
         }
@@ -66,10 +96,10 @@ impl Ours {
     /// Checks an OPEN (RFC 4271 section 6.2).
     fn check(&self, open: &Open) -> Result<(), End> {
         let refuse = |subcode, data: &[u8], reason: String| {
-            Err(End { notification: Some(Notification::with(code::OPEN, subcode, data)), reason })
+            Err(End::notify(Notification::with(code::OPEN, subcode, data), reason))
         };
         let asn = open.asn();
-        if !self.asns.contains(&asn) || asn == 0 {
+        if !(self.asns.contains(&asn) || self.asns.is_empty()) || asn == 0 {
             let configured = match self.asns.as_slice() {
                 [one] => one.to_string(),
                 several => format!("{several:?}"),
@@ -77,21 +107,101 @@ impl Ours {
             return refuse(2, &[], format!("peer says AS {asn}, configured {configured}"));
         }
         let id = open.router_id;
-        if id.is_unspecified() || id.is_multicast() || id == self.router_id {
+        // RFC 6286 section 2.1: the identifier is unique inside an AS.
+        if id.is_unspecified() || id.is_multicast() || (id == self.router_id && asn == self.asn) {
             return refuse(3, &[], format!("peer's router id {id} is not usable, ours is {}", self.router_id));
         }
         if matches!(open.hold_s, 1 | 2) {
             return refuse(6, &[], format!("peer's hold time of {} s is too short", open.hold_s));
         }
-        if !FAMILIES.into_iter().any(|f| has(self.families, f) && open.offers(f)) {
+        if !self.families().any(|f| open.offers(f)) {
             let mut wanted = Vec::new();
-            for family in FAMILIES.into_iter().filter(|f| has(self.families, *f)) {
+            for family in self.families() {
                 Capability::Multiprotocol { afi: afi(family), safi: SAFI_UNICAST }.encode(&mut wanted);
             }
             return refuse(7, &wanted, "no address family in common".into());
         }
         Ok(())
     }
+
+    /// What both sides agreed on.
+    pub(crate) fn negotiate(&self, open: &Open) -> Negotiated {
+        let families = self.session.families.and(those(|f| open.offers(f)));
+        let base = Context {
+            four_octet_as: open.four_octet_as().is_some(),
+            extended_messages: open.capabilities.contains(&Capability::ExtendedMessage),
+            add_path: Families::default(),
+            external: open.asn() != self.asn,
+        };
+        // RFC 7911 section 4: 1 receives, 2 sends, 3 both.
+        let theirs = |bit: u8| {
+            those(|family| {
+                open.capabilities.iter().any(|c| match c {
+                    Capability::AddPath(list) => list.iter().any(|(number, safi, mode)| {
+                        (*number, *safi) == (afi(family), SAFI_UNICAST) && *mode <= 3 && mode & bit != 0
+                    }),
+                    _ => false,
+                })
+            })
+            .and(families)
+        };
+        let ours = self.session.add_path;
+        let v4_over_v6 = (afi(Family::V4), u16::from(SAFI_UNICAST), afi(Family::V6));
+        let has_v4_over_v6 =
+            |c: &Capability| matches!(c, Capability::ExtendedNextHop(list) if list.contains(&v4_over_v6));
+        Negotiated {
+            families,
+            tx: Context { add_path: if ours.send > 0 { theirs(1) } else { Families::default() }, ..base },
+            rx: Context { add_path: if ours.receive { theirs(2) } else { Families::default() }, ..base },
+            extended_next_hop: self.session.extended_next_hop && open.capabilities.iter().any(has_v4_over_v6),
+            enhanced_refresh: open.capabilities.contains(&Capability::EnhancedRefresh),
+            restart: self.restart(open),
+        }
+    }
+
+    fn restart(&self, open: &Open) -> Option<Restart> {
+        let ours = self.session.graceful_restart?;
+        let (restarted, notification, time_s, list) = open.capabilities.iter().find_map(|c| match c {
+            Capability::GracefulRestart { restarted, notification, time_s, families } => {
+                Some((*restarted, *notification, *time_s, families))
+            }
+            _ => None,
+        })?;
+        let long_lived_s = |family: Family| {
+            let theirs = open.capabilities.iter().find_map(|c| match c {
+                Capability::LongLived(list) => {
+                    list.iter().find(|f| (f.afi, f.safi) == (afi(family), SAFI_UNICAST)).map(|f| f.time_s)
+                }
+                _ => None,
+            });
+            theirs.unwrap_or(0).min(ours.long_lived_s)
+        };
+        let is = |f: &RestartFamily, family| (f.afi, f.safi) == (afi(family), SAFI_UNICAST);
+        Some(Restart {
+            restarted,
+            notification,
+            time_s,
+            families: those(|family| list.iter().any(|f| is(f, family))),
+            forwarding: those(|family| list.iter().any(|f| is(f, family) && f.forwarding)),
+            long_lived_s: FAMILIES.map(long_lived_s),
+        })
+    }
+}
+
+/// Those for which something holds.
+fn those(holds: impl Fn(Family) -> bool) -> Families {
+    Families { v4: holds(Family::V4), v6: holds(Family::V6) }
+}
+
+/// What both sides of a session agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Negotiated {
+    pub(crate) families: Families,
+    pub(crate) tx: Context,
+    pub(crate) rx: Context,
+    pub(crate) extended_next_hop: bool,
+    pub(crate) enhanced_refresh: bool,
+    pub(crate) restart: Option<Restart>,
 }
 
 /// How a connection ends.
@@ -100,23 +210,40 @@ pub(crate) struct End {
     /// What is sent first.
     pub(crate) notification: Option<Notification>,
     pub(crate) reason: String,
+    pub(crate) cause: Cause,
+}
+
+/// Why, as far as graceful restart has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The connection is lost.
+    Lost,
+    /// One side ended it because of an error, and did not say that it is for good (RFC 8538).
+    Error,
+    /// It is meant to end.
+    Wish,
 }
 
 impl End {
-    /// We end it.
+    /// We end it, because something is wrong.
     pub(crate) fn notify(notification: Notification, reason: impl ToString) -> Self {
-        Self { notification: Some(notification), reason: reason.to_string() }
+        Self { notification: Some(notification), reason: reason.to_string(), cause: Cause::Error }
     }
 
     /// It is over already.
-    pub(crate) fn silent(reason: impl ToString) -> Self {
-        Self { notification: None, reason: reason.to_string() }
+    pub(crate) fn silent(reason: impl ToString, cause: Cause) -> Self {
+        Self { notification: None, reason: reason.to_string(), cause }
+    }
+
+    /// We end it because we want to.
+    pub(crate) fn wish(notification: Notification) -> Self {
+        Self { cause: Cause::Wish, ..Self::from(notification) }
     }
 }
 
 impl From<Notification> for End {
     fn from(notification: Notification) -> Self {
-        Self { reason: format!("sent {notification}"), notification: Some(notification) }
+        Self { reason: format!("sent {notification}"), notification: Some(notification), cause: Cause::Error }
     }
 }
 
@@ -127,9 +254,9 @@ pub(crate) enum Signal {
     Opened,
     /// The session is up.
     Established,
-    Update(Update),
-    /// The routes of a family are wanted again.
-    Refresh(Family),
+    Update(Box<Update>),
+    /// The routes of a family are wanted again (RFC 2918), or are sent again from here on or up to here (RFC 7313).
+    Refresh(Family, u8),
     /// Nothing to do.
     Nothing,
 }
@@ -144,6 +271,18 @@ pub(crate) struct Conn {
     pub(crate) hold_s: u16,
     /// Whole messages not yet given to the driver.
     pub(crate) tx: Vec<u8>,
+    /// The capabilities of our OPEN.
+    pub(crate) said: Vec<Capability>,
+    /// Octets given to the driver since it last said that all have left.
+    pub(crate) unsent: usize,
+    /// The driver was asked to say so.
+    pub(crate) draining: bool,
+    pub(crate) sent: Messages,
+    pub(crate) got: Messages,
+    /// How they encode.
+    rx_context: Context,
+    /// How we do.
+    tx_context: Context,
     rx: Vec<u8>,
     /// Octets of `rx` already read.
     read: usize,
@@ -161,6 +300,13 @@ impl Conn {
             open: None,
             hold_s: 0,
             tx: Vec::new(),
+            said: Vec::new(),
+            unsent: 0,
+            draining: false,
+            sent: Messages::default(),
+            got: Messages::default(),
+            rx_context: Context::default(),
+            tx_context: Context::default(),
             rx: Vec::new(),
             read: 0,
             hold_at: Some(now + DIAL_LIMIT),
@@ -173,16 +319,9 @@ impl Conn {
         self.local = Some(local);
         self.state = SessionState::OpenSent;
         self.hold_at = Some(now + OPEN_HOLD);
-        self.send(now, &Message::Open(ours.open()));
-    }
-
-    pub(crate) fn context(&self) -> Context {
-        Context { four_octet_as: self.open.as_ref().is_some_and(|o| o.four_octet_as().is_some()) }
-    }
-
-    pub(crate) fn families(&self, ours: Families) -> Families {
-        let theirs = |family| self.open.as_ref().is_some_and(|o| o.offers(family));
-        Families { v4: ours.v4 && theirs(Family::V4), v6: ours.v6 && theirs(Family::V6) }
+        let open = ours.open();
+        self.said.clone_from(&open.capabilities);
+        self.send(now, &Message::Open(open));
     }
 
     fn hold(&self) -> Option<Time> {
@@ -195,13 +334,14 @@ impl Conn {
 
     /// Writes a message. One that is too long is never built here: only fixed ones.
     pub(crate) fn send(&mut self, now: Time, message: &Message) {
-        if let Ok(bytes) = message.encode(self.context()) {
+        if let Ok(bytes) = message.encode(self.tx_context) {
             self.send_bytes(now, &bytes);
         }
     }
 
-    /// Writes an encoded message.
+    /// Writes encoded messages.
     pub(crate) fn send_bytes(&mut self, now: Time, bytes: &[u8]) {
+        self.sent.count(bytes);
         self.tx.extend(bytes);
         if self.keepalive_at.is_some() {
             self.keepalive_at = self.hold().map(|hold| now + hold / 3);
@@ -227,19 +367,23 @@ impl Conn {
     /// Reads one message; `None`: there is no complete one.
     pub(crate) fn step(&mut self, now: Time, ours: &Ours) -> Result<Option<Signal>, End> {
         let unread = self.rx.get(self.read..).unwrap_or_default();
-        let Some((message, len)) = Message::decode(unread, self.context())? else {
+        let Some((message, len)) = Message::decode(unread, self.rx_context)? else {
             self.rx.drain(..self.read);
             self.read = 0;
             return Ok(None);
         };
+        self.got.count(unread.get(..len).unwrap_or_default());
         self.read += len;
         if let Message::Notification(n) = message {
-            return Err(End::silent(format!("peer sent {n}")));
+            let cause = if n.is_hard_reset() { Cause::Wish } else { Cause::Error };
+            return Err(End::silent(format!("peer sent {n}"), cause));
         }
         match (self.state, message) {
             (SessionState::OpenSent, Message::Open(open)) => {
                 ours.check(&open)?;
-                self.hold_s = ours.hold_s.min(open.hold_s);
+                self.hold_s = ours.session.hold_s.min(open.hold_s);
+                let negotiated = ours.negotiate(&open);
+                (self.rx_context, self.tx_context) = (negotiated.rx, negotiated.tx);
                 self.open = Some(open);
                 Ok(Some(Signal::Opened))
             }
@@ -254,13 +398,13 @@ impl Conn {
             }
             (SessionState::Established, Message::Update(update)) => {
                 self.restart_hold(now);
-                Ok(Some(Signal::Update(update)))
+                Ok(Some(Signal::Update(Box::new(update))))
             }
             (SessionState::Established, Message::RouteRefresh(r)) => {
                 self.restart_hold(now);
                 // RFC 7313 section 5: other subtypes are ignored.
-                let family = crate::wire::family_of(r.afi).filter(|_| r.safi == SAFI_UNICAST && r.subtype == 0);
-                Ok(Some(family.map_or(Signal::Nothing, Signal::Refresh)))
+                let family = crate::wire::family_of(r.afi).filter(|_| r.safi == SAFI_UNICAST && r.subtype <= 2);
+                Ok(Some(family.map_or(Signal::Nothing, |family| Signal::Refresh(family, r.subtype))))
             }
             (state, _) => {
                 let subcode = match state {
@@ -278,7 +422,7 @@ impl Conn {
     pub(crate) fn tick(&mut self, now: Time) -> Result<(), End> {
         if self.hold_at.is_some_and(|at| at <= now) {
             return Err(match self.state {
-                SessionState::Connect => End::silent("no answer to the dial"),
+                SessionState::Connect => End::silent("no answer to the dial", Cause::Lost),
                 _ => End::notify(Notification::new(code::HOLD_TIMER, 0), "hold timer expired"),
             });
         }

@@ -57,21 +57,71 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// Answers [`Output::Drain`].
+    Drained {
+        /// On which connection.
+        conn: ConnId,
+    },
     /// The deadline passed.
     Tick,
+    /// First of all inputs, if at all: we were here a moment ago, and our forwarding state still stands (RFC 4724
+    /// section 4.1). Neighbours with graceful restart are told so.
+    Restarted,
+    /// All of the configuration was applied once: what we advertise is complete. Ends the waiting after `Restarted`.
+    Complete,
+    /// We are about to go away: routes get `GRACEFUL_SHUTDOWN` (RFC 8326), so that others find their ways around us.
+    Drain,
     /// End all sessions with Cease 6/2 (RFC 4486, Administrative Shutdown); no more dialing, nobody is accepted.
-    Shutdown,
+    Shutdown {
+        /// For the operator of the other side (RFC 9003); may be empty.
+        message: String,
+    },
+    /// End all sessions so that neighbours with graceful restart keep our routes: we are back in a moment. Others get
+    /// Cease 6/2.
+    Leave,
     /// End this neighbour's session with Cease 6/4 (Administrative Reset); it is dialed again soon.
-    ResetPeer(IpAddr),
+    ResetPeer {
+        /// Which neighbour.
+        peer: IpAddr,
+        /// For the operator of the other side (RFC 9003); may be empty.
+        message: String,
+    },
+    /// Do not talk to this neighbour (Cease 6/2), or do so again.
+    EnablePeer {
+        /// Which neighbour.
+        peer: IpAddr,
+        /// Whether we talk to it.
+        enabled: bool,
+        /// For the operator of the other side (RFC 9003); may be empty.
+        message: String,
+    },
+    /// Evaluate policies again, and send everything again (`gobgp neighbor X softreset`).
+    Refresh {
+        /// Which neighbour.
+        peer: IpAddr,
+        /// Its routes go through import again.
+        import: bool,
+        /// It is sent our routes again.
+        export: bool,
+    },
+    /// Forwarding to this neighbour is broken, says BFD (RFC 5882): its session ends with Cease 6/10 (RFC 9384).
+    BfdDown(IpAddr),
 }
 
 /// What the driver should do, or should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Output {
     /// Listen on this port of every address; replaces an earlier port.
     Listen {
         /// TCP port.
         port: u16,
+    },
+    /// The TCP MD5 password (RFC 2385) of connections that a neighbour opens; `None`: none, from now on.
+    Password {
+        /// Who opens them.
+        peer: IpAddr,
+        /// The password.
+        password: Option<String>,
     },
     /// Dial. Answered by `Connected` or `ConnectFailed`.
     Connect {
@@ -85,6 +135,17 @@ pub enum Output {
         password: Option<String>,
         /// IP TTL of our packets; `None`: the system's default.
         ttl: Option<u8>,
+        /// Packets with a lower TTL are not theirs (RFC 5082).
+        min_ttl: Option<u8>,
+    },
+    /// The TTLs of a connection that was accepted, as in `Connect`.
+    Limit {
+        /// Which.
+        conn: ConnId,
+        /// IP TTL of our packets; `None`: the system's default.
+        ttl: Option<u8>,
+        /// Packets with a lower TTL are not theirs (RFC 5082).
+        min_ttl: Option<u8>,
     },
     /// Write bytes.
     Send {
@@ -92,6 +153,11 @@ pub enum Output {
         conn: ConnId,
         /// The bytes: whole messages.
         bytes: Vec<u8>,
+    },
+    /// Say [`Input::Drained`] when all that was sent on it has left. The speaker sends no more routes before.
+    Drain {
+        /// Which connection.
+        conn: ConnId,
     },
     /// Close after what was sent, or stop dialing. The speaker has forgotten the connection.
     Close {
@@ -102,6 +168,37 @@ pub enum Output {
     Learned(Learned),
     /// For the log.
     Event(Event),
+}
+
+impl fmt::Debug for Output {
+    /// As derived, but for the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Output::Listen { port } => f.debug_struct("Listen").field("port", port).finish(),
+            Output::Connect { conn, local, remote, password, ttl, min_ttl } => f
+                .debug_struct("Connect")
+                .field("conn", conn)
+                .field("local", local)
+                .field("remote", remote)
+                .field("password", &password.as_ref().map(|_| "***"))
+                .field("ttl", ttl)
+                .field("min_ttl", min_ttl)
+                .finish(),
+            Output::Password { peer, password } => f
+                .debug_struct("Password")
+                .field("peer", peer)
+                .field("password", &password.as_ref().map(|_| "***"))
+                .finish(),
+            Output::Limit { conn, ttl, min_ttl } => {
+                f.debug_struct("Limit").field("conn", conn).field("ttl", ttl).field("min_ttl", min_ttl).finish()
+            }
+            Output::Send { conn, bytes } => f.debug_struct("Send").field("conn", conn).field("bytes", bytes).finish(),
+            Output::Drain { conn } => f.debug_struct("Drain").field("conn", conn).finish(),
+            Output::Close { conn } => f.debug_struct("Close").field("conn", conn).finish(),
+            Output::Learned(learned) => f.debug_tuple("Learned").field(learned).finish(),
+            Output::Event(event) => f.debug_tuple("Event").field(event).finish(),
+        }
+    }
 }
 
 /// Something an operator wants to read about.
@@ -141,6 +238,40 @@ pub enum Event {
         /// What was wrong.
         reason: String,
     },
+    /// An UPDATE had a broken attribute that was passed over (RFC 7606). Told once per session and attribute.
+    Discarded {
+        /// Who sent it.
+        peer: IpAddr,
+        /// Type code of the attribute.
+        attribute: u8,
+    },
+    /// A neighbour comes near the limit of prefixes that it may send. Told once per session and family.
+    NearLimit {
+        /// Who.
+        peer: IpAddr,
+        /// Prefixes received.
+        received: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// A neighbour's session ended, and its routes are kept (RFC 4724, 9494).
+    Retained {
+        /// Whose.
+        peer: IpAddr,
+        /// How many.
+        routes: u32,
+        /// For so many seconds.
+        time_s: u32,
+        /// As last resort (RFC 9494).
+        long_lived: bool,
+    },
+    /// Kept routes were not sent again, so they are gone.
+    Swept {
+        /// Whose.
+        peer: IpAddr,
+        /// How many.
+        routes: u32,
+    },
 }
 
 impl fmt::Display for Event {
@@ -153,6 +284,19 @@ impl fmt::Display for Event {
             Event::Malformed { peer, reason } => {
                 write!(f, "routes of an UPDATE from {peer} count as withdrawn: {reason}")
             }
+            Event::Discarded { peer, attribute } => {
+                write!(f, "attribute {attribute} of an UPDATE from {peer} is broken and was passed over")
+            }
+            Event::NearLimit { peer, received, limit } => {
+                write!(f, "{peer} sent {received} prefixes of at most {limit}")
+            }
+            Event::Retained { peer, routes, time_s, long_lived: false } => {
+                write!(f, "{routes} routes of {peer} are kept for {time_s} s")
+            }
+            Event::Retained { peer, routes, time_s, long_lived: true } => {
+                write!(f, "{routes} routes of {peer} are kept for {time_s} s more, as last resort")
+            }
+            Event::Swept { peer, routes } => write!(f, "{routes} stale routes of {peer} are gone"),
         }
     }
 }

@@ -1,78 +1,131 @@
-//! A neighbour: its settings, connections, session and Adj-RIBs.
+//! A neighbour: its settings, connections and session.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use fairway_desired::Family;
-use fairway_desired::bgp::{Dynamic, Families, Global, Peer};
-use ipnet::IpNet;
+use fairway_desired::bgp::{self, Dynamic, Families, Global, Peer};
 
-use crate::conn::{Conn, Ours, has};
-use crate::rib::Route;
+use crate::conn::{Conn, Ours};
+use crate::table::SourceId;
+use crate::view::Messages;
 use crate::wire::Context;
 use crate::{ConnId, NeighborView, SessionState, Time};
 
 /// Where a neighbour comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settings {
-    /// Configured; we dial.
+    /// Configured; we dial, unless told not to.
     Peer(Peer),
     /// It connected from a range; we never dial.
     Dynamic(Dynamic),
 }
 
 impl Settings {
-    pub(crate) const fn hold_s(&self) -> u16 {
+    pub(crate) const fn session(&self) -> &bgp::Session {
         match self {
-            Settings::Peer(p) => p.hold_s,
-            Settings::Dynamic(d) => d.hold_s,
-        }
-    }
-
-    pub(crate) const fn families(&self) -> Families {
-        match self {
-            Settings::Peer(p) => p.families,
-            Settings::Dynamic(d) => d.families,
+            Settings::Peer(p) => &p.session,
+            Settings::Dynamic(d) => &d.session,
         }
     }
 
     /// What we say of ourselves to this neighbour.
-    pub(crate) fn ours(&self, global: &Global) -> Ours {
+    pub(crate) fn ours(&self, global: &Global, restarted: bool) -> Ours {
         Ours {
-            asn: global.asn,
+            asn: self.session().local_as.unwrap_or(global.asn),
             router_id: global.router_id,
-            hold_s: self.hold_s(),
-            families: self.families(),
             asns: match self {
+                Settings::Peer(Peer { asn: 0, .. }) => Vec::new(),
                 Settings::Peer(p) => alloc::vec![p.asn],
                 Settings::Dynamic(d) => d.asns.clone(),
             },
+            session: self.session().clone(),
+            restarted,
         }
     }
+
+    /// Whether a session can go on with other settings. What is not part of the connection or of the OPEN can change
+    /// under it.
+    pub(crate) fn can_become(&self, new: &Settings) -> bool {
+        let (Settings::Peer(old), Settings::Peer(new)) = (self, new) else { return false };
+        let Peer { asn, port: _, local, password, passive: _, session } = old;
+        (asn, local, password) == (&new.asn, &new.local, &new.password) && same_opening(session, &new.session)
+    }
+}
+
+/// Whether two lead to the same OPEN on the same connection.
+pub(crate) fn same_opening(a: &bgp::Session, b: &bgp::Session) -> bool {
+    let opening = |s: &bgp::Session| bgp::Session {
+        allow_own_as: 0,
+        max_prefixes: None,
+        reflector_client: false,
+        bfd: None,
+        ..s.clone()
+    };
+    opening(a) == opening(b)
 }
 
 /// A session that is up.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) conn: ConnId,
+    /// Its AS.
     pub(crate) asn: u32,
+    /// The AS that we showed.
+    pub(crate) own_asn: u32,
     pub(crate) ebgp: bool,
     pub(crate) router_id: Ipv4Addr,
     pub(crate) families: Families,
-    pub(crate) context: Context,
+    /// How we encode.
+    pub(crate) tx: Context,
+    /// It sends path identifiers.
+    pub(crate) receives_paths: Families,
     pub(crate) hold_s: u16,
     /// Our address.
     pub(crate) local: IpAddr,
-    /// The initial dump is not finished: End-of-RIB follows it.
-    pub(crate) end_of_rib_due: bool,
+    /// IPv4 prefixes may have IPv6 next hops.
+    pub(crate) extended_next_hop: bool,
+    /// It understands the marks of enhanced route refresh.
+    pub(crate) enhanced_refresh: bool,
+    /// What it wants of us while it restarts; both sides have the capability.
+    pub(crate) restart: Option<Restart>,
+    /// It sent End-of-RIB.
+    pub(crate) synced: Families,
+    /// Ours waits until what we advertise is complete.
+    pub(crate) end_of_rib_due: Families,
+    /// Whose Adj-RIB-Out it shares.
+    pub(crate) group: u32,
+    /// Which statements of the import policy are about it.
+    pub(crate) import: Vec<bool>,
+    /// Told: it came near the limit of prefixes.
+    pub(crate) warned: Families,
+    /// Told: it sends broken attributes with these codes.
+    pub(crate) discarded: BTreeSet<u8>,
 }
 
-impl Session {
-    pub(crate) const fn carries(&self, family: Family) -> bool {
-        has(self.families, family)
-    }
+/// What a neighbour wants of us while it restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// It has just restarted itself.
+    pub(crate) restarted: bool,
+    /// NOTIFICATION and hold timer count as a restart too (both sides said so).
+    pub(crate) notification: bool,
+    pub(crate) time_s: u16,
+    /// Families whose routes are kept.
+    pub(crate) families: Families,
+    /// Families whose forwarding state it says to have preserved.
+    pub(crate) forwarding: Families,
+    /// Seconds that routes are kept beyond that (RFC 9494), by family; 0: not.
+    pub(crate) long_lived_s: [u32; 2],
+}
+
+/// Stale routes of a family are kept until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) until: Time,
+    /// Seconds that follow as last resort.
+    pub(crate) long_lived_s: u32,
 }
 
 /// First pause before dialing again, doubled each time.
@@ -83,6 +136,8 @@ const RETRY_MAX: Time = Time::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Neighbor {
     pub(crate) settings: Settings,
+    /// Its routes in the table.
+    pub(crate) source: SourceId,
     /// At most one that we dialed and one that it dialed.
     pub(crate) conns: Vec<Conn>,
     pub(crate) session: Option<Session>,
@@ -90,38 +145,46 @@ pub(crate) struct Neighbor {
     pub(crate) retry_at: Option<Time>,
     /// Dials and sessions that failed since the last good session.
     attempts: u32,
+    /// Turned off by hand.
+    pub(crate) disabled: bool,
+    /// It sent too much; nobody dials or is accepted until then, or until a reset.
+    pub(crate) locked: Option<Option<Time>>,
     pub(crate) since: Option<Time>,
+    /// How many sessions came up.
+    pub(crate) established: u32,
     pub(crate) last_error: Option<String>,
     /// The reason last told by `Event::Failed`.
     pub(crate) told: Option<String>,
-    pub(crate) adj_in: BTreeMap<IpNet, Route>,
-    /// How many of `adj_in` are in the Loc-RIB.
-    pub(crate) accepted: usize,
-    pub(crate) adj_out: BTreeMap<IpNet, Route>,
-    /// Prefixes whose advertisement may have to change.
-    pub(crate) pending: BTreeSet<IpNet>,
+    /// Stale routes, by family.
+    pub(crate) retained: [Option<Retention>; 2],
 }
 
 impl Neighbor {
-    pub(crate) const fn new(settings: Settings) -> Self {
+    pub(crate) const fn new(settings: Settings, source: SourceId) -> Self {
         Self {
             settings,
+            source,
             conns: Vec::new(),
             session: None,
             retry_at: None,
             attempts: 0,
+            disabled: false,
+            locked: None,
             since: None,
+            established: 0,
             last_error: None,
             told: None,
-            adj_in: BTreeMap::new(),
-            accepted: 0,
-            adj_out: BTreeMap::new(),
-            pending: BTreeSet::new(),
+            retained: [None; 2],
         }
     }
 
     pub(crate) const fn is_dynamic(&self) -> bool {
         matches!(self.settings, Settings::Dynamic(_))
+    }
+
+    /// Whether we dial it by ourselves.
+    pub(crate) const fn dials(&self) -> bool {
+        matches!(self.settings, Settings::Peer(Peer { passive: false, .. })) && !self.disabled && self.locked.is_none()
     }
 
     pub(crate) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
@@ -143,29 +206,51 @@ impl Neighbor {
 
     pub(crate) fn deadline(&self) -> Option<Time> {
         let retry = self.retry_at.filter(|_| self.conns.is_empty());
-        self.conns.iter().filter_map(Conn::deadline).chain(retry).min()
+        let kept = self.retained.iter().flatten().map(|r| r.until);
+        let locked = self.locked.flatten();
+        self.conns.iter().filter_map(Conn::deadline).chain(retry).chain(kept).chain(locked).min()
     }
 
-    pub(crate) fn view(&self, address: IpAddr) -> NeighborView {
-        let waiting = if self.retry_at.is_some() { SessionState::Active } else { SessionState::Idle };
+    pub(crate) fn view(&self, address: IpAddr, received: u32, accepted: u32, advertised: usize) -> NeighborView {
+        let waiting = if self.dials() || self.is_dynamic() || self.retry_at.is_some() {
+            if self.retry_at.is_some() { SessionState::Active } else { SessionState::Idle }
+        } else if self.disabled || self.locked.is_some() {
+            SessionState::Idle
+        } else {
+            SessionState::Active
+        };
         let said = || self.conns.iter().find_map(|c| c.open.as_ref()).map(|o| o.asn());
-        let configured = match &self.settings {
-            Settings::Peer(p) => Some(p.asn),
-            Settings::Dynamic(_) => None,
+        let (configured, port, passive) = match &self.settings {
+            Settings::Peer(p) => (Some(p.asn).filter(|asn| *asn != 0), p.port, p.passive),
+            Settings::Dynamic(_) => (None, 0, true),
         };
         let session = self.session.as_ref();
+        let conn = session.and_then(|s| self.conns.iter().find(|c| c.id == s.conn));
         NeighborView {
             address,
             asn: session.map(|s| s.asn).or(configured).or_else(said).unwrap_or(0),
             state: self.conns.iter().map(|c| c.state).max().unwrap_or(waiting),
             since: self.since,
-            received: self.adj_in.len(),
-            accepted: self.accepted,
-            advertised: self.adj_out.len(),
-            hold_s: session.map_or(self.settings.hold_s(), |s| s.hold_s),
+            received: received as usize,
+            accepted: accepted as usize,
+            advertised,
+            hold_s: session.map_or(self.settings.session().hold_s, |s| s.hold_s),
             router_id: session.map(|s| s.router_id),
             dynamic: self.is_dynamic(),
             last_error: self.last_error.clone(),
+            disabled: self.disabled,
+            passive,
+            port,
+            local: session.map(|s| s.local),
+            local_asn: session.map(|s| s.own_asn).or(self.settings.session().local_as),
+            families: session.map_or(self.settings.session().families, |s| s.families),
+            established: self.established,
+            ours: conn.map(|c| c.said.clone()).unwrap_or_default(),
+            theirs: conn.and_then(|c| c.open.as_ref()).map(|o| o.capabilities.clone()).unwrap_or_default(),
+            sent: conn.map_or(Messages::default(), |c| c.sent),
+            got: conn.map_or(Messages::default(), |c| c.got),
+            client: self.settings.session().reflector_client,
+            stale: self.retained.iter().any(Option::is_some),
         }
     }
 }

@@ -1,365 +1,298 @@
-//! Routes on their way: Adj-RIB-In, import, decision, export, Adj-RIB-Out.
+//! Routes on their way in: Adj-RIB-In, import, decision. `export.rs` has the way out.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
 
-use fairway_desired::bgp::{Direction, Modify};
+use fairway_desired::bgp::{Direction, MaxPrefixes, Name};
 use fairway_desired::{Family, Learned};
 use ipnet::IpNet;
 
+use crate::conn::End;
+use crate::intern::Shared;
 use crate::neighbor::Session;
-use crate::rib::{Change, DEFAULT_LOCAL_PREF, Path, Route, span};
+use crate::policy::{self, Verdict};
 use crate::speaker::Speaker;
-use crate::wire::{Attributes, FAMILIES, Message, Update, pack_routes, pack_withdrawals};
+use crate::table::{Change, OWN, RouteId, SourceId};
+use crate::wire::{FAMILIES, Nlri, Notification, SAFI_UNICAST, Update, afi, cease, code};
 use crate::{Event, Output, Time};
 
-/// RFC 1997: not to external neighbours.
-const NO_EXPORT: u32 = 0xffff_ff01;
-/// RFC 1997: to nobody.
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-/// RFC 1997: not to external neighbours, confederation members included.
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
+/// RFC 8326: the sender is about to go away.
+pub(crate) const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+/// RFC 9494: a stale route that is kept for long.
+pub(crate) const LLGR_STALE: u32 = 0xffff_0006;
+/// RFC 9494: not to be kept for long.
+pub(crate) const NO_LLGR: u32 = 0xffff_0007;
 
-/// How attributes change on their way. The last result is kept: routes come in runs of equal attributes, and a shared
-/// result is what lets them share a message.
-#[derive(Default)]
-struct Rewriter {
-    last: Option<(Arc<Attributes>, Rewrite, Arc<Attributes>)>,
+/// Why import keeps a route out of the Loc-RIB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    OwnAs(u32),
+    OwnAddress,
+    OwnIdentifier,
+    OwnCluster(Ipv4Addr),
+    Policy(Option<Name>),
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct Rewrite {
-    modify: Modify,
-    /// To whom, on export.
-    export: Option<Export>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Export {
-    /// Our AS, to be prepended, and whether the route is our own.
-    External(u32, bool),
-    Internal,
-}
-
-impl Rewriter {
-    fn apply(&mut self, attributes: &Arc<Attributes>, modify: &Modify, export: Option<Export>) -> Arc<Attributes> {
-        let unchanged = modify.prepend.is_none() && modify.communities.is_empty();
-        if export.is_none() && unchanged {
-            return attributes.clone();
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::OwnAs(asn) => write!(f, "our AS {asn} is in its AS_PATH (RFC 4271 section 9.1.2)"),
+            Refused::OwnAddress => f.write_str("its next hop is our own address (RFC 4271 section 5.1.3)"),
+            Refused::OwnIdentifier => f.write_str("we are its ORIGINATOR_ID (RFC 4456 section 8)"),
+            Refused::OwnCluster(id) => write!(f, "our cluster {id} is in its CLUSTER_LIST (RFC 4456 section 8)"),
+            Refused::Policy(Some(name)) => write!(f, "statement {name} of the import policy rejects it"),
+            Refused::Policy(None) => f.write_str("no statement of the import policy accepts it"),
         }
-        if let Some((from, rewrite, to)) = &self.last
-            && Arc::ptr_eq(from, attributes)
-            && rewrite.export == export
-            && rewrite.modify == *modify
-        {
-            return to.clone();
-        }
-        let mut new = Attributes::clone(attributes);
-        match export {
-            Some(Export::External(asn, own)) => {
-                new.as_path.prepend(asn, 1);
-                new.local_pref = None;
-                // RFC 4271 section 5.1.4: a MED received is not for other neighbouring ASes.
-                if !own {
-                    new.med = None;
-                }
-            }
-            Some(Export::Internal) => new.local_pref = Some(new.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
-            None => {}
-        }
-        if export.is_some() {
-            for unknown in &mut new.unknown {
-                unknown.partial = true;
-            }
-        }
-        if let Some((asn, times)) = modify.prepend {
-            new.as_path.prepend(asn, times);
-        }
-        for community in &modify.communities {
-            if !new.communities.contains(community) {
-                new.communities.push(*community);
-            }
-        }
-        let new = Arc::new(new);
-        self.last = Some((attributes.clone(), Rewrite { modify: modify.clone(), export }, new.clone()));
-        new
     }
+}
+
+/// What import must know of a neighbour.
+#[derive(Clone, Debug)]
+pub(crate) struct Importer {
+    source: SourceId,
+    ebgp: bool,
+    asns: [u32; 2],
+    allow_own_as: usize,
+    router_id: Ipv4Addr,
+    cluster_id: Ipv4Addr,
+    local: IpAddr,
+    about: Vec<bool>,
+    /// The last result: routes come in runs of equal attributes.
+    last: Option<(u64, Option<usize>, Shared)>,
 }
 
 impl Speaker {
-    fn max_paths(&self) -> u8 {
-        self.global.as_ref().map_or(1, |g| g.max_paths)
-    }
-
     /// An UPDATE of an established session.
     pub(crate) fn update(&mut self, now: Time, peer: IpAddr, update: Update) {
-        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        let Some(session) = &neighbor.session else { return };
+        let Some((families, source, receives_paths)) = self
+            .neighbors
+            .get(&peer)
+            .and_then(|n| n.session.as_ref().map(|s| (s.families, n.source, s.receives_paths)))
+        else {
+            return;
+        };
+        if let Some(family) = update.is_end_of_rib() {
+            self.end_of_rib(now, peer, family);
+            return;
+        }
         if let Some(reason) = update.malformed {
             self.outputs.push_back(Output::Event(Event::Malformed { peer, reason }));
         }
-        let mut touched = Vec::new();
+        for attribute in update.discarded {
+            let session = self.neighbors.get_mut(&peer).and_then(|n| n.session.as_mut());
+            if session.is_some_and(|s| s.discarded.insert(attribute)) {
+                self.outputs.push_back(Output::Event(Event::Discarded { peer, attribute }));
+            }
+        }
         let gone = update.withdrawn.into_iter().chain(update.mp_unreach.into_iter().flat_map(|(_, prefixes)| prefixes));
-        for prefix in gone {
-            if neighbor.adj_in.remove(&prefix).is_some() {
-                touched.push(prefix);
+        for nlri in gone {
+            // A message that must count as withdrawn can carry identifiers, wherever it does not have to.
+            if let Some((id, _)) = self.table.lookup(source, nlri) {
+                let change = self.table.remove(id);
+                self.changed(change);
             }
         }
-        if let Some(mut attributes) = update.attributes {
-            // RFC 4271 section 5.1.5: LOCAL_PREF of an external neighbour is ignored.
-            if session.ebgp && attributes.local_pref.is_some() {
-                Arc::make_mut(&mut attributes).local_pref = None;
-            }
-            let reaches = update.reach.into_iter().chain(update.mp_reach.map(|(_, reach)| reach));
-            for reach in reaches.filter(|r| session.carries(Family::of(r.next_hop))) {
-                for prefix in reach.prefixes {
-                    let route = Route { attributes: attributes.clone(), next_hop: reach.next_hop, since: now };
-                    // The same again is no news; its age stays.
-                    match neighbor.adj_in.get(&prefix) {
-                        Some(old) if old.attributes == route.attributes && old.next_hop == route.next_hop => {}
-                        _ => {
-                            neighbor.adj_in.insert(prefix, route);
-                            touched.push(prefix);
-                        }
-                    }
-                }
+        let Some(attributes) = update.attributes else { return };
+        let Some(mut importer) = self.importer(peer) else { return };
+        let reaches = update
+            .reach
+            .map(|r| (Family::V4, r))
+            .into_iter()
+            .chain(update.mp_reach)
+            .filter(|(family, _)| families.has(*family));
+        for (family, reach) in reaches {
+            let received = self.interner.intern(attributes.clone(), reach.next_hop);
+            for nlri in reach.prefixes {
+                let path_id = if receives_paths.has(family) { nlri.path_id } else { 0 };
+                let nlri = Nlri { path_id, ..nlri };
+                let accepted = self.judge(&mut importer, nlri.prefix, &received);
+                let change = self.table.put(now, source, nlri, &received, accepted);
+                self.changed(change);
             }
         }
-        self.import(peer, touched);
+        self.limit(now, peer);
     }
 
-    /// Brings the Loc-RIB's paths of a neighbour in line with its Adj-RIB-In and the import policy.
-    pub(crate) fn import(&mut self, peer: IpAddr, prefixes: impl IntoIterator<Item = IpNet>) {
-        let max_paths = self.max_paths();
-        let Some(own_asn) = self.global.as_ref().map(|g| g.asn) else { return };
-        let mut rewriter = Rewriter::default();
-        for prefix in prefixes {
-            let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-            let path = neighbor.session.as_ref().zip(neighbor.adj_in.get(&prefix)).and_then(|(session, route)| {
-                // RFC 4271 section 9.1.2: our own AS means a loop. Section 5.1.3: never by way of ourselves.
-                if route.attributes.as_path.contains(own_asn) || route.next_hop == session.local {
-                    return None;
-                }
-                let modify = self.policies.decide(Direction::Import, prefix, peer)?;
-                let own_hop = modify.next_hop_self && Family::of(session.local) == Family::of(route.next_hop);
-                Some(Path {
-                    from: Some(peer),
-                    ebgp: session.ebgp,
-                    router_id: session.router_id,
-                    attributes: rewriter.apply(&route.attributes, modify, None),
-                    next_hop: if own_hop { session.local } else { route.next_hop },
-                    since: route.since,
-                })
-            });
-            let has = path.is_some();
-            let change = self.rib.set(prefix, Some(peer), path, max_paths);
-            neighbor.accepted = (neighbor.accepted + usize::from(has)).saturating_sub(usize::from(change.had));
-            self.changed(prefix, change);
+    /// Ends the session of a neighbour that sent too much, or warns (RFC 4486 section 4).
+    fn limit(&mut self, now: Time, peer: IpAddr) {
+        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
+        let Some(max) = neighbor.settings.session().max_prefixes else { return };
+        let MaxPrefixes { limit, warn_percent, restart_s } = max;
+        let received = self.table.source(neighbor.source).received;
+        let Some(session) = &mut neighbor.session else { return };
+        for (family, received) in FAMILIES.into_iter().zip(received) {
+            if received > limit {
+                let conn = session.conn;
+                neighbor.locked = Some(restart_s.map(|s| now + Time::from_secs(u64::from(s))));
+                let mut data = afi(family).to_be_bytes().to_vec();
+                data.push(SAFI_UNICAST);
+                data.extend(limit.to_be_bytes());
+                let end = End::wish(Notification::with(code::CEASE, cease::MAX_PREFIXES, &data));
+                self.end(now, conn, end);
+                return;
+            }
+            let told = match family {
+                Family::V4 => &mut session.warned.v4,
+                Family::V6 => &mut session.warned.v6,
+            };
+            let near = u64::from(received) * 100 >= u64::from(limit) * u64::from(warn_percent) && received > 0;
+            if near && !*told {
+                *told = true;
+                self.outputs.push_back(Output::Event(Event::NearLimit { peer, received, limit }));
+            }
         }
+    }
+
+    /// What import must know of a neighbour that is up; of one that is not, there is nothing to import.
+    pub(crate) fn importer(&self, peer: IpAddr) -> Option<Importer> {
+        let (neighbor, global) = (self.neighbors.get(&peer)?, self.global.as_ref()?);
+        let session = neighbor.session.as_ref()?;
+        Some(Importer {
+            source: neighbor.source,
+            ebgp: session.ebgp,
+            asns: [global.asn, session.own_asn],
+            allow_own_as: usize::from(neighbor.settings.session().allow_own_as),
+            router_id: global.router_id,
+            cluster_id: self.cluster_id(),
+            local: session.local,
+            about: session.import.clone(),
+            last: None,
+        })
+    }
+
+    pub(crate) fn cluster_id(&self) -> Ipv4Addr {
+        self.global.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |g| g.cluster_id.unwrap_or(g.router_id))
+    }
+
+    /// Whether a route may enter the Loc-RIB.
+    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: &Shared) -> Result<Verdict<'_>, Refused> {
+        let a = &received.attributes;
+        if let Some(asn) = importer.asns.iter().find(|asn| a.as_path.count(**asn) > importer.allow_own_as) {
+            return Err(Refused::OwnAs(*asn));
+        }
+        if received.next_hop == importer.local {
+            return Err(Refused::OwnAddress);
+        }
+        if a.originator == Some(importer.router_id) {
+            return Err(Refused::OwnIdentifier);
+        }
+        if a.cluster_list.contains(&importer.cluster_id) {
+            return Err(Refused::OwnCluster(importer.cluster_id));
+        }
+        let verdict = self.policies.decide(Direction::Import, &importer.about, prefix, a);
+        if verdict.accept { Ok(verdict) } else { Err(Refused::Policy(verdict.statement.cloned())) }
+    }
+
+    /// What import makes of a route; `None`: it is refused.
+    fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: &Shared) -> Option<Shared> {
+        let verdict = self.admit(importer, prefix, received).ok()?;
+        let index = verdict.index;
+        if let Some((id, last, result)) = &importer.last
+            && *id == received.id
+            && *last == index
+        {
+            return Some(result.clone());
+        }
+        let change = verdict.modify;
+        // RFC 8326 section 4.2: who goes away is the last choice.
+        let leaving = importer.ebgp && received.attributes.communities.contains(&GRACEFUL_SHUTDOWN);
+        let own_hop = change.next_hop_self && Family::of(importer.local) == Family::of(received.next_hop);
+        let next_hop = if own_hop { importer.local } else { received.next_hop };
+        let result = if verdict.changes() || leaving {
+            let mut attributes = received.attributes.clone();
+            if leaving {
+                attributes.local_pref = Some(0);
+            }
+            policy::modify(&mut attributes, change);
+            self.interner.intern(Arc::new(attributes), next_hop)
+        } else if own_hop {
+            self.interner.intern(Arc::new(received.attributes.clone()), next_hop)
+        } else {
+            received.clone()
+        };
+        importer.last = Some((received.id, index, result.clone()));
+        Some(result)
     }
 
     /// Our own path to a prefix becomes this, or goes.
     pub(crate) fn originate(&mut self, now: Time, prefix: IpNet, next_hop: Option<IpAddr>) {
-        let path = next_hop.map(|next_hop| Path {
-            from: None,
-            ebgp: false,
-            router_id: core::net::Ipv4Addr::UNSPECIFIED,
-            attributes: self.own_attributes.clone(),
-            next_hop,
-            since: now,
-        });
-        let change = self.rib.set(prefix, None, path, self.max_paths());
-        self.changed(prefix, change);
+        let change = match next_hop {
+            Some(next_hop) => {
+                let own = self.interner.intern(self.own_attributes.clone(), next_hop);
+                self.table.put(now, OWN, prefix.into(), &own, Some(own.clone()))
+            }
+            None => {
+                let id = self.table.lookup(OWN, prefix.into()).map(|(id, _)| id);
+                id.and_then(|id| self.table.remove(id))
+            }
+        };
+        self.changed(change);
     }
 
-    fn changed(&mut self, prefix: IpNet, change: Change) {
-        if let Some(next_hops) = change.next_hops {
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops }));
+    /// Tells the driver and the Adj-RIBs-Out.
+    pub(crate) fn changed(&mut self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        if let Some(next_hops) = &change.next_hops {
+            let prefix = self.table.prefix(change.net);
+            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops: next_hops.clone() }));
         }
-        if change.best {
-            for neighbor in self.neighbors.values_mut().filter(|n| n.session.is_some()) {
-                neighbor.pending.insert(prefix);
-            }
-        }
+        self.mark(&change);
     }
 
     /// Applies another `max_paths`.
     pub(crate) fn limit_paths(&mut self) {
-        let max_paths = self.max_paths();
-        for (prefix, next_hops) in self.rib.set_max_paths(max_paths) {
+        let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
+        for (prefix, next_hops) in self.table.set_max_paths(max_paths) {
             self.outputs.push_back(Output::Learned(Learned { prefix, next_hops }));
         }
     }
 
-    /// The session is over: its routes go.
-    pub(crate) fn forget_routes(&mut self, peer: IpAddr) {
-        let max_paths = self.max_paths();
-        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        neighbor.adj_out.clear();
-        neighbor.pending.clear();
-        neighbor.accepted = 0;
-        let prefixes = core::mem::take(&mut neighbor.adj_in);
-        for prefix in prefixes.into_keys() {
-            let change = self.rib.set(prefix, Some(peer), None, max_paths);
-            self.changed(prefix, change);
+    /// Routes go.
+    pub(crate) fn remove_routes(&mut self, routes: Vec<RouteId>) {
+        for id in routes {
+            let change = self.table.remove(id);
+            self.changed(change);
         }
     }
 
-    /// Evaluates the import policy again.
+    /// Evaluates import again, for all routes of a neighbour or those inside a network.
     pub(crate) fn import_again(&mut self, peer: IpAddr, inside: Option<IpNet>) {
-        let Some(neighbor) = self.neighbors.get(&peer) else { return };
-        let prefixes: Vec<IpNet> = match inside {
-            Some(net) => neighbor.adj_in.range(span(net)).map(|(p, _)| *p).filter(|p| net.contains(p)).collect(),
-            None => neighbor.adj_in.keys().copied().collect(),
+        let Some(mut importer) = self.importer(peer) else { return };
+        let source = importer.source;
+        let routes: Vec<(RouteId, IpNet, Shared)> = match inside {
+            Some(net) => self
+                .table
+                .inside(net)
+                .into_iter()
+                .flat_map(|net| self.table.of_net(net).filter(|(_, r)| r.source == source))
+                .map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone()))
+                .collect(),
+            None => {
+                self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone())).collect()
+            }
         };
-        self.import(peer, prefixes);
-    }
-
-    /// Evaluates the export policy again.
-    pub(crate) fn export_again(&mut self, peer: IpAddr, inside: Option<IpNet>) {
-        let Some(neighbor) = self.neighbors.get_mut(&peer).filter(|n| n.session.is_some()) else { return };
-        match inside {
-            Some(net) => neighbor.pending.extend(self.rib.inside(net)),
-            None => neighbor.pending.extend(self.rib.iter().map(|(p, _)| *p)),
+        for (id, prefix, received) in routes {
+            let accepted = self.judge(&mut importer, prefix, &received);
+            let change = self.table.set_accepted(id, accepted);
+            self.changed(change);
         }
     }
 
-    /// A new session: everything is to be considered.
-    pub(crate) fn offer_everything(&mut self, peer: IpAddr) {
-        self.export_again(peer, None);
-    }
-
-    /// ROUTE-REFRESH (RFC 2918 section 4): the Adj-RIB-Out of a family once more.
-    pub(crate) fn refresh(&mut self, now: Time, peer: IpAddr, family: Family) {
-        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        let Some(session) = neighbor.session.as_ref().filter(|s| s.carries(family)) else { return };
-        let mut groups = BTreeMap::<_, Vec<IpNet>>::new();
-        for (prefix, route) in neighbor.adj_out.iter().filter(|(p, _)| Family::of(p.addr()) == family) {
-            groups.entry((route.attributes.clone(), route.next_hop)).or_default().push(*prefix);
-        }
-        let (id, context) = (session.conn, session.context);
-        let Some(conn) = neighbor.conn(id) else { return };
-        for ((attributes, next_hop), prefixes) in groups {
-            // It was sent before, so it fits.
-            for message in pack_routes(&attributes, next_hop, &prefixes, context).into_iter().flatten() {
-                conn.send_bytes(now, &message);
-            }
+    /// Which statements of the import policy are about a neighbour may have changed.
+    pub(crate) fn reread_import(&mut self, peer: IpAddr) {
+        let import = self.policies.about(Direction::Import, peer);
+        if let Some(session) = self.neighbors.get_mut(&peer).and_then(|n| n.session.as_mut()) {
+            session.import = import;
         }
     }
 
-    /// The route to advertise to a neighbour for a prefix.
-    fn export(&self, peer: IpAddr, session: &Session, prefix: IpNet, rewriter: &mut Rewriter) -> Option<Route> {
-        let family = Family::of(prefix.addr());
-        let path = self.rib.get(&prefix)?.best()?;
-        let external = session.ebgp;
-        if !session.carries(family) || path.from == Some(peer) {
-            return None;
-        }
-        // RFC 4271 section 9.2.1: internal neighbours tell each other themselves.
-        if !external && path.from.is_some() && !path.ebgp {
-            return None;
-        }
-        // The neighbour would find its own AS in the path and refuse the route (RFC 4271 section 9.1.2); sending it is
-        // only noise, which grows with the square of the neighbours of one AS. GoBGP keeps it back too.
-        if external && path.attributes.as_path.contains(session.asn) {
-            return None;
-        }
-        let stop: &[u32] = if external { &[NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED] } else { &[NO_ADVERTISE] };
-        if path.attributes.communities.iter().any(|c| stop.contains(c)) {
-            return None;
-        }
-        let modify = self.policies.decide(Direction::Export, prefix, peer)?;
-        let own = path.from.is_none();
-        let export = match (external, self.global.as_ref()) {
-            (true, global) => Export::External(global?.asn, own),
-            (false, _) => Export::Internal,
-        };
-        let hop_self = modify.next_hop_self || (external && !own);
-        Some(Route {
-            attributes: rewriter.apply(&path.attributes, modify, Some(export)),
-            next_hop: self.own_address(session, family).filter(|_| hop_self).unwrap_or(path.next_hop),
-            since: path.since,
-        })
-    }
-
-    /// Our address of a family towards a neighbour: the session's, or where the session has the other family, the one
-    /// that our own networks are reached by.
-    fn own_address(&self, session: &Session, family: Family) -> Option<IpAddr> {
-        if Family::of(session.local) == family {
-            return Some(session.local);
-        }
-        self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address)
-    }
-
-    /// Sends what changed: first what is gone, then what is new, each packed full.
-    pub(crate) fn advertise(&mut self, now: Time) {
-        let peers: Vec<IpAddr> = self
-            .neighbors
-            .iter()
-            .filter(|(_, n)| !n.pending.is_empty() || n.session.as_ref().is_some_and(|s| s.end_of_rib_due))
-            .map(|(a, _)| *a)
-            .collect();
-        for peer in peers {
-            self.advertise_to(now, peer);
-        }
-    }
-
-    fn advertise_to(&mut self, now: Time, peer: IpAddr) {
-        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        let pending = core::mem::take(&mut neighbor.pending);
-        let Some(session) = neighbor.session.clone() else { return };
-        let mut rewriter = Rewriter::default();
-        let routes: Vec<(IpNet, Option<Route>)> =
-            pending.into_iter().map(|p| (p, self.export(peer, &session, p, &mut rewriter))).collect();
-
-        let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        let mut gone: BTreeMap<Family, Vec<IpNet>> = BTreeMap::new();
-        let mut groups = BTreeMap::<_, Vec<IpNet>>::new();
-        for (prefix, route) in routes {
-            match (route, neighbor.adj_out.get(&prefix)) {
-                (Some(new), Some(old)) if new.attributes == old.attributes && new.next_hop == old.next_hop => {}
-                (Some(new), _) => {
-                    groups.entry((new.attributes.clone(), new.next_hop)).or_default().push(prefix);
-                    neighbor.adj_out.insert(prefix, new);
-                }
-                (None, Some(_)) => {
-                    neighbor.adj_out.remove(&prefix);
-                    gone.entry(Family::of(prefix.addr())).or_default().push(prefix);
-                }
-                (None, None) => {}
-            }
-        }
-        let mut messages = Vec::new();
-        for ((attributes, next_hop), prefixes) in groups {
-            match pack_routes(&attributes, next_hop, &prefixes, session.context) {
-                Ok(packed) => messages.extend(packed),
-                // RFC 4271 section 9.2: it cannot be advertised, and what was said before is no longer true.
-                Err(_) => {
-                    for prefix in prefixes {
-                        neighbor.adj_out.remove(&prefix);
-                        gone.entry(Family::of(prefix.addr())).or_default().push(prefix);
-                    }
-                }
-            }
-        }
-        if let Some(s) = &mut neighbor.session {
-            s.end_of_rib_due = false;
-        }
-        let Some(conn) = neighbor.conn(session.conn) else { return };
-        for (family, prefixes) in gone {
-            for message in pack_withdrawals(family, &prefixes, session.context) {
-                conn.send_bytes(now, &message);
-            }
-        }
-        for message in messages {
-            conn.send_bytes(now, &message);
-        }
-        if session.end_of_rib_due {
-            for family in FAMILIES.into_iter().filter(|f| session.carries(*f)) {
-                conn.send(now, &Message::Update(Update::end_of_rib(family)));
-            }
-        }
+    /// The source of a neighbour's routes takes over what its session says of it.
+    pub(crate) fn describe_source(&mut self, source: SourceId, session: &Session, client: bool) {
+        let source = self.table.source_mut(source);
+        source.ebgp = session.ebgp;
+        source.router_id = session.router_id;
+        source.client = client && !session.ebgp;
     }
 }

@@ -1,18 +1,21 @@
 //! The speaker: its state, and the way in and out. What it does is in `config`, `sessions` and `routes`.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::bgp::{Dynamic, Global};
-use fairway_desired::{Bgp, Family, Table};
+use fairway_desired::{Bgp, Family};
 use ipnet::IpNet;
 
+use crate::export::{Group, GroupKey};
+use crate::intern::{Interner, Shared};
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
-use crate::rib::{Path, Rib};
-use crate::wire::Attributes;
+use crate::restart::Restarting;
+use crate::table::{NetId, Route, Table};
+use crate::wire::{Attributes, FAMILIES};
 use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
 
 /// A BGP speaker. See the crate's documentation for its contract.
@@ -20,7 +23,7 @@ use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
 pub struct Speaker {
     pub(crate) rng: oorandom::Rand32,
     /// What was applied, as it was applied.
-    pub(crate) table: Table<Bgp>,
+    pub(crate) config: fairway_desired::Table<Bgp>,
     pub(crate) global: Option<Global>,
     pub(crate) policies: Policies,
     pub(crate) dynamics: Nets<Dynamic>,
@@ -28,12 +31,29 @@ pub struct Speaker {
     /// Whose connection it is.
     pub(crate) conns: BTreeMap<ConnId, IpAddr>,
     pub(crate) next_out: u64,
-    pub(crate) rib: Rib,
+    /// All routes.
+    pub(crate) table: Table,
+    pub(crate) interner: Interner,
     /// Shared by all our own routes.
     pub(crate) own_attributes: Arc<Attributes>,
     /// Next hops of our own networks, and how many networks have each.
     pub(crate) own_addresses: BTreeMap<IpAddr, usize>,
+    /// Adj-RIBs-Out.
+    pub(crate) groups: Vec<Option<Group>>,
+    pub(crate) group_ids: BTreeMap<GroupKey, u32>,
+    /// Groups in which something may be to do.
+    pub(crate) dirty_groups: BTreeSet<u32>,
+    /// We came back from a restart, and have not said all yet.
+    pub(crate) restarting: Option<Restarting>,
+    /// We are about to go away.
+    pub(crate) draining: bool,
     pub(crate) shut_down: bool,
+    /// When each neighbour is to be looked at.
+    pub(crate) timers: BTreeSet<(Time, IpAddr)>,
+    /// The same by neighbour.
+    timer_of: BTreeMap<IpAddr, Time>,
+    /// Neighbours that changed in this call.
+    pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
 }
 
@@ -42,24 +62,33 @@ impl Speaker {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: oorandom::Rand32::new(seed),
-            table: Table::<Bgp>::new(),
+            config: fairway_desired::Table::<Bgp>::new(),
             global: None,
             policies: Policies::default(),
             dynamics: Nets::default(),
             neighbors: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_out: 0,
-            rib: Rib::default(),
+            table: Table::new(),
+            interner: Interner::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
+            groups: Vec::new(),
+            group_ids: BTreeMap::new(),
+            dirty_groups: BTreeSet::new(),
+            restarting: None,
+            draining: false,
             shut_down: false,
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
     }
 
     /// Exactly what was applied.
-    pub fn observe(&self) -> Table<Bgp> {
-        self.table.clone()
+    pub fn observe(&self) -> fairway_desired::Table<Bgp> {
+        self.config.clone()
     }
 
     /// Takes one input. Drain [`Speaker::poll`] before the next.
@@ -72,11 +101,46 @@ impl Speaker {
             }
             Input::Received { conn, bytes } => self.received(now, conn, &bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
+            Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
-            Input::Shutdown => self.shut_down(now),
-            Input::ResetPeer(peer) => self.reset_peer(now, peer),
+            Input::Restarted => self.restarting = Some(Restarting::default()),
+            Input::Complete => {
+                if let Some(restarting) = &mut self.restarting {
+                    restarting.complete = true;
+                    self.finish_restart(now);
+                }
+            }
+            Input::Drain => {
+                self.draining = true;
+                self.export_again(None);
+            }
+            Input::Shutdown { message } => self.shut_down(now, &message),
+            Input::Leave => self.go_away(now),
+            Input::ResetPeer { peer, message } => self.reset_peer(now, peer, &message),
+            Input::EnablePeer { peer, enabled, message } => self.enable_peer(now, peer, enabled, &message),
+            Input::Refresh { peer, import, export } => {
+                if import {
+                    self.import_again(peer, None);
+                }
+                for family in FAMILIES.into_iter().filter(|_| export) {
+                    self.refresh(peer, family);
+                }
+            }
+            Input::BfdDown(peer) => self.bfd_down(now, peer),
         }
         self.settle(now);
+    }
+
+    fn drained(&mut self, conn: ConnId) {
+        let Some(peer) = self.conns.get(&conn).copied() else { return };
+        let Some(neighbor) = self.touch(peer) else { return };
+        if let Some(c) = neighbor.conn(conn) {
+            c.unsent = 0;
+            c.draining = false;
+        }
+        if let Some(group) = neighbor.session.as_ref().filter(|s| s.conn == conn).map(|s| s.group) {
+            self.dirty_groups.insert(group);
+        }
     }
 
     /// The next output; `None`: nothing more for now.
@@ -86,77 +150,137 @@ impl Speaker {
 
     /// When a [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Option<Time> {
-        self.neighbors.values().filter_map(Neighbor::deadline).min()
+        let restart = self.restarting.and_then(|r| r.until);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(restart).min()
     }
 
     /// Ends each call: timers that are due, advertisements, and the bytes that both produced.
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
-        for neighbor in self.neighbors.values_mut() {
-            for conn in &mut neighbor.conns {
-                if !conn.tx.is_empty() {
-                    self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
+        self.table.settle();
+        for peer in core::mem::take(&mut self.touched) {
+            self.set_timer(peer);
+            for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
+                if conn.tx.is_empty() {
+                    continue;
+                }
+                conn.unsent += conn.tx.len();
+                self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
+                // Small things need no answer; they are forgotten with the next large one.
+                if conn.unsent >= DRAIN_AT && !conn.draining {
+                    conn.draining = true;
+                    self.outputs.push_back(Output::Drain { conn: conn.id });
                 }
             }
         }
     }
 
+    fn set_timer(&mut self, peer: IpAddr) {
+        let deadline = self.neighbors.get(&peer).and_then(Neighbor::deadline);
+        if let Some(old) = self.timer_of.remove(&peer) {
+            self.timers.remove(&(old, peer));
+        }
+        if let Some(at) = deadline {
+            self.timer_of.insert(peer, at);
+            self.timers.insert((at, peer));
+        }
+    }
+
+    /// The next neighbour whose time has come.
+    pub(crate) fn due(&mut self, now: Time) -> Option<IpAddr> {
+        // Whoever was touched in this call may be due at once.
+        for peer in self.touched.clone() {
+            self.set_timer(peer);
+        }
+        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, peer)| *peer)
+    }
+
     /// All neighbours, sorted by address.
     pub fn neighbors(&self) -> Vec<NeighborView> {
-        self.neighbors.iter().map(|(address, neighbor)| neighbor.view(*address)).collect()
+        self.neighbors
+            .iter()
+            .map(|(address, neighbor)| {
+                let source = self.table.source(neighbor.source);
+                neighbor.view(*address, source.received.iter().sum(), source.accepted, self.advertised(neighbor))
+            })
+            .collect()
     }
 
     /// The Loc-RIB of a family, sorted by prefix, each prefix's best path first.
     pub fn rib(&self, family: Family) -> Vec<RibPath> {
-        self.rib
-            .iter()
-            .filter(|(prefix, _)| Family::of(prefix.addr()) == family)
-            .flat_map(|(prefix, destination)| {
-                destination.paths().enumerate().map(|(i, (path, used))| RibPath {
-                    best: i == 0,
-                    multipath: used,
-                    ..view(*prefix, path)
-                })
+        self.table.nets(family).flat_map(|net| self.paths(net)).collect()
+    }
+
+    /// The Loc-RIB's paths of a prefix, the best one first.
+    pub fn lookup(&self, prefix: IpNet) -> Vec<RibPath> {
+        self.table.find(prefix.trunc()).map(|net| self.paths(net).collect()).unwrap_or_default()
+    }
+
+    fn paths(&self, net: NetId) -> impl Iterator<Item = RibPath> {
+        self.table
+            .of_net(net)
+            .enumerate()
+            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted.as_ref()?, i == 0)))
+    }
+
+    /// What a neighbour sent, before import, sorted by prefix; stale routes too.
+    pub fn adj_in(&self, peer: IpAddr) -> Vec<RibPath> {
+        let Some(neighbor) = self.neighbors.get(&peer) else { return Vec::new() };
+        let mut paths: Vec<RibPath> = self
+            .table
+            .of_source(neighbor.source)
+            .map(|(id, route)| {
+                let best = self.table.best(route.net).is_some_and(|(best, _)| best == id);
+                self.view(route, &route.received, best)
             })
-            .collect()
+            .collect();
+        paths.sort_by_key(|p| (p.prefix, p.path_id));
+        paths
     }
 
     /// What a neighbour was told, sorted by prefix; empty for one that is not up.
     pub fn adj_out(&self, peer: IpAddr) -> Vec<RibPath> {
-        let Some(neighbor) = self.neighbors.get(&peer) else { return Vec::new() };
-        neighbor
-            .adj_out
-            .iter()
-            .map(|(prefix, route)| RibPath {
-                prefix: *prefix,
-                next_hop: route.next_hop,
-                as_path: route.attributes.as_path.flatten(),
-                origin: route.attributes.origin,
-                local_pref: route.attributes.local_pref,
-                med: route.attributes.med,
-                communities: route.attributes.communities.clone(),
-                from: self.rib.get(prefix).and_then(|d| d.best()).and_then(|p| p.from),
-                best: true,
-                multipath: true,
-                since: route.since,
+        let mut paths: Vec<RibPath> = self
+            .told(peer)
+            .map(|(net, path_id, shared, from)| {
+                let route = self.table.of_net(net).find(|(_, r)| r.source == from);
+                RibPath {
+                    prefix: self.table.prefix(net),
+                    path_id,
+                    next_hop: shared.next_hop,
+                    attributes: shared.attributes.clone(),
+                    from: self.table.source(from).address,
+                    router_id: self.table.source(from).router_id,
+                    best: true,
+                    multipath: true,
+                    accepted: true,
+                    stale: false,
+                    since: route.map_or(Time::ZERO, |(_, r)| r.since()),
+                }
             })
-            .collect()
+            .collect();
+        paths.sort_by_key(|p| (p.prefix, p.path_id));
+        paths
+    }
+
+    pub(crate) fn view(&self, route: &Route, shared: &Shared, best: bool) -> RibPath {
+        let source = self.table.source(route.source);
+        RibPath {
+            prefix: self.table.prefix(route.net),
+            path_id: route.path_id,
+            next_hop: shared.next_hop,
+            attributes: shared.attributes.clone(),
+            from: source.address,
+            router_id: source.router_id,
+            best,
+            multipath: route.used,
+            accepted: route.accepted.is_some(),
+            stale: self.table.is_stale(route),
+            since: route.since(),
+        }
     }
 }
 
-fn view(prefix: IpNet, path: &Path) -> RibPath {
-    RibPath {
-        prefix,
-        next_hop: path.next_hop,
-        as_path: path.attributes.as_path.flatten(),
-        origin: path.attributes.origin,
-        local_pref: path.attributes.local_pref,
-        med: path.attributes.med,
-        communities: path.attributes.communities.clone(),
-        from: path.from,
-        best: false,
-        multipath: false,
-        since: path.since,
-    }
-}
+/// When so many octets were sent, the driver is asked to say when they have left.
+const DRAIN_AT: usize = 64 << 10;

@@ -4,10 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
+use fairway_desired::bgp::Families;
 use ipnet::IpNet;
 
 use crate::Time;
-use crate::wire::Origin;
+use crate::wire::{Attributes, Capability};
 
 /// The session states of RFC 4271 section 8.2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +66,70 @@ pub struct NeighborView {
     pub dynamic: bool,
     /// Why the last attempt or session ended.
     pub last_error: Option<String>,
+    /// Turned off by hand.
+    pub disabled: bool,
+    /// We do not dial.
+    pub passive: bool,
+    /// TCP port we dial; 0 for a dynamic neighbour.
+    pub port: u16,
+    /// Our address of the session, while it is up.
+    pub local: Option<IpAddr>,
+    /// The AS that we show it; `None`: our own.
+    pub local_asn: Option<u32>,
+    /// Families: negotiated while the session is up, else those we offer.
+    pub families: Families,
+    /// How many sessions came up.
+    pub established: u32,
+    /// Capabilities of our OPEN, while the session is up.
+    pub ours: Vec<Capability>,
+    /// Capabilities of its OPEN, while the session is up.
+    pub theirs: Vec<Capability>,
+    /// Messages sent on the session.
+    pub sent: Messages,
+    /// Messages received on the session.
+    pub got: Messages,
+    /// We reflect routes to it.
+    pub client: bool,
+    /// Some of its routes are kept although its session ended.
+    pub stale: bool,
+}
+
+/// Messages by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// OPEN
+    pub open: u64,
+    /// UPDATE
+    pub update: u64,
+    /// NOTIFICATION
+    pub notification: u64,
+    /// KEEPALIVE
+    pub keepalive: u64,
+    /// ROUTE-REFRESH
+    pub refresh: u64,
+}
+
+impl Messages {
+    /// Counts whole messages.
+    pub(crate) fn count(&mut self, mut bytes: &[u8]) {
+        while let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, high, low, kind, ..] = bytes {
+            match kind {
+                1 => self.open += 1,
+                2 => self.update += 1,
+                3 => self.notification += 1,
+                4 => self.keepalive += 1,
+                5 => self.refresh += 1,
+                _ => {}
+            }
+            let len = usize::from(u16::from_be_bytes([*high, *low]));
+            bytes = bytes.get(len.max(1)..).unwrap_or_default();
+        }
+    }
+
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.open + self.update + self.notification + self.keepalive + self.refresh
+    }
 }
 
 /// One path.
@@ -72,24 +137,44 @@ pub struct NeighborView {
 pub struct RibPath {
     /// Destination.
     pub prefix: IpNet,
+    /// Path identifier (RFC 7911); 0: none.
+    pub path_id: u32,
     /// Next hop.
     pub next_hop: IpAddr,
-    /// AS numbers in order, sets flattened.
-    pub as_path: Vec<u32>,
-    /// ORIGIN
-    pub origin: Origin,
-    /// LOCAL_PREF, if the path has one.
-    pub local_pref: Option<u32>,
-    /// MULTI_EXIT_DISC, if the path has one.
-    pub med: Option<u32>,
-    /// COMMUNITIES
-    pub communities: Vec<u32>,
+    /// Attributes.
+    pub attributes: Attributes,
     /// Which neighbour it comes from; `None`: our own.
     pub from: Option<IpAddr>,
+    /// That neighbour's BGP identifier.
+    pub router_id: Ipv4Addr,
     /// The best path.
     pub best: bool,
     /// In use: the best path, and those equal to it up to the limit.
     pub multipath: bool,
+    /// In an Adj-RIB-In: import let it into the Loc-RIB. Elsewhere always.
+    pub accepted: bool,
+    /// Kept although its session ended, or not sent again since.
+    pub stale: bool,
     /// When this path arrived or last changed.
     pub since: Time,
+}
+
+impl RibPath {
+    /// AS numbers in order, sets flattened.
+    pub fn as_path(&self) -> Vec<u32> {
+        self.attributes.as_path.flatten()
+    }
+}
+
+/// Why the routes of a prefix are what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Destination.
+    pub prefix: IpNet,
+    /// Its paths, best first, then those that import refused; each with what was decided and why.
+    pub paths: Vec<(RibPath, String)>,
+    /// Whether and as what each neighbour is told of it, and why.
+    pub neighbors: Vec<(IpAddr, bool, String)>,
+    /// Next hops that the kernel is to use.
+    pub next_hops: Vec<IpAddr>,
 }

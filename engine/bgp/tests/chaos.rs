@@ -10,13 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::{del, dynamic, global, ip, member, network, peer, policy, statement};
-use fairway_bgp::wire::{Context, Message, RouteRefresh, Update};
+use fairway_bgp::wire::{Message, RouteRefresh, Update};
 use fairway_bgp::{ConnId, Input, Output, Speaker};
 use fairway_desired::bgp::Direction;
 use fairway_desired::{Bgp, Op};
 use ipnet::IpNet;
 use proptest::prelude::*;
-use script::{announce, attributes, notification, open, ours};
+use script::{FOUR, announce, attributes, notification, open, ours};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -74,7 +74,10 @@ fn message(which: usize) -> Message {
         3..=5 => Message::Keepalive,
         6 => announce(attributes(&[65001]), "10.0.0.7", &["10.9.0.0/24", "10.8.0.0/24"]),
         7 => announce(attributes(&[65001, 65001]), "10.0.0.8", &["10.9.0.0/24"]),
-        8 => Message::Update(Update { withdrawn: vec!["10.9.0.0/24".parse().unwrap()], ..Update::default() }),
+        8 => Message::Update(Update {
+            withdrawn: vec!["10.9.0.0/24".parse::<IpNet>().unwrap().into()],
+            ..Update::default()
+        }),
         9 => Message::RouteRefresh(RouteRefresh { afi: 1, subtype: 0, safi: 1 }),
         10 => Message::Open(open(65003, 3)),
         _ => notification(6, 2),
@@ -109,7 +112,7 @@ impl Driver {
                     let mut rest = &bytes[..];
                     assert!(!rest.is_empty());
                     while !rest.is_empty() {
-                        let (_, len) = Message::decode(rest, Context { four_octet_as: true }).unwrap().unwrap();
+                        let (_, len) = Message::decode(rest, FOUR).unwrap().unwrap();
                         rest = &rest[len..];
                     }
                 }
@@ -120,7 +123,11 @@ impl Driver {
                     let old = self.learned.insert(l.prefix, l.next_hops.clone()).unwrap_or_default();
                     assert_ne!(old, l.next_hops, "no news about {}", l.prefix);
                 }
-                Output::Listen { .. } | Output::Event(_) => {}
+                Output::Drain { .. }
+                | Output::Limit { .. }
+                | Output::Password { .. }
+                | Output::Listen { .. }
+                | Output::Event(_) => {}
             }
         }
         assert!(self.speaker.deadline().is_none_or(|at| at > self.now), "a deadline that is past stays");
@@ -148,7 +155,7 @@ impl Driver {
         let conn = |d: &Self, i: usize| d.conns.iter().rev().nth(i).copied();
         let remote = |n: u8| SocketAddr::new(ip(&format!("10.0.0.{n}")), 179);
         let local = SocketAddr::new(ours(), 179);
-        let context = Context { four_octet_as: true };
+        let context = FOUR;
         match step {
             Step::Connected(i) => {
                 if let Some(conn) = conn(self, *i) {
@@ -192,10 +199,10 @@ impl Driver {
                 self.now += Duration::from_millis(*ms);
                 self.input(Input::Tick);
             }
-            Step::Reset(n) => self.input(Input::ResetPeer(remote(*n).ip())),
+            Step::Reset(n) => self.input(Input::ResetPeer { peer: remote(*n).ip(), message: String::new() }),
             Step::Shutdown => {
                 self.shut_down = true;
-                self.input(Input::Shutdown);
+                self.input(Input::Shutdown { message: String::new() });
                 assert!(self.open.values().all(|open| !open), "all is closed");
             }
             Step::Config(which, on) => {

@@ -120,7 +120,7 @@ fn speaker(candidates: &[Candidate], order: &[usize], detour: &[usize]) -> Scrip
     }
     // Some go and come back: history leaves no trace.
     for i in detour {
-        let gone = Update { withdrawn: vec![PREFIX.parse().unwrap()], ..Update::default() };
+        let gone = Update { withdrawn: vec![PREFIX.parse::<IpNet>().unwrap().into()], ..Update::default() };
         s.say(conns[*i], &Message::Update(gone));
     }
     for i in detour {

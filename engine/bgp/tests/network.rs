@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use common::*;
 use fairway_bgp::{Event, Input, SessionState};
 use fairway_desired::Family;
-use fairway_desired::bgp::{Direction, Key, Modify, Value};
+use fairway_desired::bgp::{Community, Direction, Key, Modify, Value};
 use fairway_desired::{Bgp, Op};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ fn four_equal_paths_give_four_next_hops_and_a_dead_peer_leaves_three() {
     assert_eq!(net.learned(1, "10.9.0.2/32"), Vec::<IpAddr>::new());
     let rib = net.nodes[0].speaker.rib(Family::V4);
     assert_eq!(rib.len(), 4);
-    assert!(rib.iter().all(|p| p.multipath && p.as_path == [65001]));
+    assert!(rib.iter().all(|p| p.multipath && p.as_path() == [65001]));
     assert_eq!(rib.iter().filter(|p| p.best).count(), 1);
 
     // Node 3 falls silent: its hold timer takes it out.
@@ -192,7 +192,12 @@ fn ipv6_routes_travel_over_an_ipv4_session() {
 fn export_changes_are_made_for_matching_neighbours_only() {
     let mut net = star(8, 2);
     let mut s = statement(Some("vips"), Some("external"), true);
-    s.modify = Modify { prepend: Some((65001, 2)), next_hop_self: true, communities: vec![0xfde9_0001] };
+    s.modify = Modify {
+        prepend: Some((65001, 2)),
+        next_hop_self: true,
+        communities: vec![Community::Standard(0xfde9_0001)],
+        ..Modify::default()
+    };
     let external =
         Op::Put(Key::NeighborMember("external".into(), "10.0.0.201/32".parse().unwrap()), Value::NeighborMember);
     net.apply(
@@ -208,9 +213,9 @@ fn export_changes_are_made_for_matching_neighbours_only() {
     net.run(secs(3));
     let rib = net.nodes[0].speaker.rib(Family::V4);
     assert_eq!(rib.len(), 1);
-    assert_eq!(rib[0].as_path, [65001, 65001, 65001]);
+    assert_eq!(rib[0].as_path(), [65001, 65001, 65001]);
     assert_eq!(rib[0].next_hop, ip("10.0.0.1"));
-    assert_eq!(rib[0].communities, [0xfde9_0001]);
+    assert_eq!(rib[0].attributes.communities, [0xfde9_0001]);
     assert_eq!(net.nodes[1].speaker.adj_out(ip("10.0.0.201")).len(), 1);
     // The neighbour leaves the set: an empty set matches nothing.
     net.apply(1, &[del(&external)]);
@@ -245,15 +250,16 @@ fn one_changed_route_is_one_message_and_many_are_packed() {
 fn shutdown_and_reset_say_so() {
     let mut net = star(10, 2);
     net.run(secs(3));
-    net.input(1, Input::ResetPeer(ip("10.0.0.201")));
+    net.input(1, Input::ResetPeer { peer: ip("10.0.0.201"), message: String::new() });
     net.run(secs(1));
     let reset = Event::Down { peer: ip("10.0.0.1"), reason: "peer sent Administrative Reset (6/4)".into() };
     assert!(net.nodes[0].events.contains(&reset));
     net.run(secs(2));
     assert_eq!(net.established(0), 2, "it comes back");
-    net.input(2, Input::Shutdown);
+    net.input(2, Input::Shutdown { message: "maintenance".into() });
     net.run(secs(100));
-    let down = Event::Down { peer: ip("10.0.0.2"), reason: "peer sent Administrative Shutdown (6/2)".into() };
+    let down =
+        Event::Down { peer: ip("10.0.0.2"), reason: "peer sent Administrative Shutdown (6/2): \"maintenance\"".into() };
     assert!(net.nodes[0].events.contains(&down));
     assert_eq!(net.neighbor(2, "10.0.0.201").unwrap().state, SessionState::Idle);
     assert_eq!(net.established(0), 1);
@@ -273,7 +279,7 @@ fn a_changed_peer_is_reset_and_an_equal_one_is_not() {
     net.run(secs(3));
     assert_eq!(net.neighbor(1, "10.0.0.201").unwrap().since, since);
     let mut value = peer_value(65002);
-    value.hold_s = 6;
+    value.session.hold_s = 6;
     net.apply(1, &[Op::Put(Key::Peer(ip("10.0.0.201")), Value::Peer(value))]);
     net.run(secs(3));
     assert_ne!(net.neighbor(1, "10.0.0.201").unwrap().since, since);
@@ -353,7 +359,7 @@ proptest! {
             let table = node.speaker.observe();
             let reaches = update.reach.iter().chain(update.mp_reach.iter().map(|(_, r)| r));
             for p in reaches.flat_map(|r| &r.prefixes) {
-                assert!(table.contains_key(&Key::PrefixMember("vips".into(), *p)), "{p} is not to be announced");
+                assert!(table.contains_key(&Key::PrefixMember("vips".into(), p.prefix)), "{p:?} is not to be announced");
             }
         }));
         let mut router = vec![
@@ -398,10 +404,10 @@ proptest! {
                 Step::Cut(n) => net.cut(0, n),
                 Step::Heal(n) => net.heal(0, n),
                 Step::Sever(n) => net.sever(0, n),
-                Step::Reset(n) => net.input(0, Input::ResetPeer(ip(NODES[n - 1]))),
+                Step::Reset(n) => net.input(0, Input::ResetPeer { peer: ip(NODES[n - 1]), message: String::new() }),
                 Step::Hold(n, hold_s) => {
                     let mut value = peer_value(65100);
-                    value.hold_s = hold_s;
+                    value.session.hold_s = hold_s;
                     net.apply(n, &[Op::Put(Key::Peer(ip("10.0.0.201")), Value::Peer(value))]);
                 }
                 Step::MaxPaths(max) => {

@@ -61,7 +61,9 @@ fn a_session_comes_up() {
             Capability::Multiprotocol { afi: 1, safi: 1 },
             Capability::Multiprotocol { afi: 2, safi: 1 },
             Capability::RouteRefresh,
+            Capability::ExtendedMessage,
             Capability::FourOctetAs(65100),
+            Capability::EnhancedRefresh,
         ],
     };
     assert_eq!(outs, [Out::Say(conn, Message::Open(expected))]);
@@ -131,7 +133,6 @@ fn an_unacceptable_open_is_answered() {
         (open(65003, 1), 2, vec![]),
         (id(0, 0, 0, 0), 3, vec![]),
         (id(224, 0, 0, 1), 3, vec![]),
-        (id(10, 0, 0, 100), 3, vec![]),
         (Open { hold_s: 1, ..good.clone() }, 6, vec![]),
         (Open { hold_s: 2, ..good.clone() }, 6, vec![]),
         (Open { capabilities: families, ..good.clone() }, 7, v4_and_v6),
@@ -291,7 +292,7 @@ fn strangers_are_rejected() {
     assert_eq!((view.address, view.dynamic, view.state), (ip("10.0.0.77"), true, SessionState::Established));
     s.input(Input::Closed { conn });
     assert_eq!(s.speaker.neighbors().len(), 1, "a dynamic neighbour goes with its session");
-    s.input(Input::Shutdown);
+    s.input(Input::Shutdown { message: String::new() });
     let (conn, outs) = s.accept(ip("10.0.0.77"));
     assert_eq!(outs, [Out::Say(conn, notification(6, 5)), Out::Close(conn)]);
     assert_eq!(s.speaker.deadline(), None);
@@ -338,7 +339,7 @@ fn what_is_passed_on_and_how() {
     let mut a = attributes(&[65001]);
     a.local_pref = Some(500);
     a.med = Some(7);
-    a.unknown = vec![UnknownAttribute { code: 32, partial: false, value: vec![0; 12] }];
+    a.unknown = vec![UnknownAttribute { code: 99, partial: false, value: vec![0; 12] }];
     let outs = s.say(external, &announce(a.clone(), "10.0.0.1", &["10.9.0.0/24"]));
     a.unknown[0].partial = true;
     let mut outward = a.clone();
@@ -426,11 +427,11 @@ fn what_was_applied_is_observed_and_nonsense_is_refused() {
         Op::Put(Key::Peer(ip(PEER)), Value::Peer(value))
     };
     let mut without = peer_value(65001);
-    without.families = none;
+    without.session.families = none;
     let before = s.speaker.observe();
     let ops = [
-        peer_with(|p| p.hold_s = 2),
-        peer_with(|p| p.asn = 0),
+        peer_with(|p| p.session.hold_s = 2),
+        peer_with(|p| p.session.local_as = Some(0)),
         Op::Put(Key::Peer(ip(PEER)), Value::Peer(without)),
         Op::Put(Key::Global, Value::NeighborMember),
         network("10.0.0.1/24", "10.0.0.1"),

@@ -5,15 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use fairway_bgp::wire::{
-    AsPath, Attributes, Capability, Context, HEADER_LEN, MAX_LEN, Message, Notification, Open, Origin, Reach,
-    RouteRefresh, Segment, UnknownAttribute, Update, pack_routes, pack_withdrawals,
+    AsPath, Attributes, Capability, Context, HEADER_LEN, Message, Nlri, Notification, Open, Origin, Packer, Reach,
+    RestartFamily, RouteRefresh, Segment, StaleFamily, UnknownAttribute, Update,
 };
 use fairway_desired::Family;
+use fairway_desired::bgp::Families;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
-const FOUR: Context = Context { four_octet_as: true };
-const TWO: Context = Context { four_octet_as: false };
+const TWO: Context = Context {
+    four_octet_as: false,
+    extended_messages: false,
+    add_path: Families { v4: false, v6: false },
+    external: false,
+};
+const FOUR: Context = Context { four_octet_as: true, ..TWO };
+/// All that changes the encoding.
+const FULL: Context = Context { extended_messages: true, add_path: Families::ALL, ..FOUR };
 
 /// Header in front of a body given in hexadecimal; spaces do not matter.
 fn message(kind: u8, hex: &str) -> Vec<u8> {
@@ -45,8 +53,8 @@ fn update_error(hex: &str) -> (u8, u8) {
     (n.code, n.subcode)
 }
 
-fn nets(list: &[&str]) -> Vec<IpNet> {
-    list.iter().map(|n| n.parse().unwrap()).collect()
+fn nets(list: &[&str]) -> Vec<Nlri> {
+    list.iter().map(|n| n.parse::<IpNet>().unwrap().into()).collect()
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn an_open_with_capabilities() {
             Capability::Multiprotocol { afi: 2, safi: 1 },
             Capability::RouteRefresh,
             Capability::FourOctetAs(4_200_000_001),
-            Capability::Unknown { code: 70, value: vec![] },
+            Capability::EnhancedRefresh,
         ],
     };
     assert_eq!(read(&bytes, FOUR).unwrap(), Message::Open(open.clone()));
@@ -109,7 +117,7 @@ fn an_update_with_every_attribute() {
     let bytes = message(
         2,
         "0004 18 0a0100 \
-         004e \
+         0070 \
          4001 01 00 \
          4002 0a 02 02 0000fdea 0000fde9 \
          4003 04 c0a80101 \
@@ -118,7 +126,11 @@ fn an_update_with_every_attribute() {
          4006 00 \
          c007 08 0000fde9 0a000001 \
          c008 08 ffffff01 fde90001 \
-         e020 0c 0000fde9 00000001 00000002 \
+         8009 04 0a000007 \
+         800a 08 0a000008 0a000009 \
+         c010 08 0002fde9 00000064 \
+         c020 0c 0000fde9 00000001 00000002 \
+         e063 02 0102 \
          20 0a000002 18 0a0203 00",
     );
     let expected = Update {
@@ -131,11 +143,11 @@ fn an_update_with_every_attribute() {
             atomic_aggregate: true,
             aggregator: Some((65001, Ipv4Addr::new(10, 0, 0, 1))),
             communities: vec![0xffff_ff01, 0xfde9_0001],
-            unknown: vec![UnknownAttribute {
-                code: 32,
-                partial: true,
-                value: vec![0, 0, 0xfd, 0xe9, 0, 0, 0, 1, 0, 0, 0, 2],
-            }],
+            originator: Some(Ipv4Addr::new(10, 0, 0, 7)),
+            cluster_list: vec![Ipv4Addr::new(10, 0, 0, 8), Ipv4Addr::new(10, 0, 0, 9)],
+            ext_communities: vec![[0, 2, 0xfd, 0xe9, 0, 0, 0, 100]],
+            large_communities: vec![[65001, 1, 2]],
+            unknown: vec![UnknownAttribute { code: 99, partial: true, value: vec![1, 2] }],
         })),
         reach: Some(Reach {
             next_hop: IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1)),
@@ -221,10 +233,15 @@ fn broken_attributes_make_the_routes_withdrawn() {
 
 #[test]
 fn milder_breakage_discards_the_attribute_only() {
-    for extra in ["400601 00", "c00704 00000001", ORIGIN, "400101 02", "800901 00", "c01106 0201 0000fde9"] {
-        let got = update(&with(&[ORIGIN, PATH, HOP, extra]));
+    for extra in ["400601 00", "c00704 00000001", ORIGIN, "400101 02", "806201 00", "c01106 0201 0000fde9"] {
+        let mut got = update(&with(&[ORIGIN, PATH, HOP, extra]));
+        let discarded = std::mem::take(&mut got.discarded);
         assert_eq!(got, update(&with(&[ORIGIN, PATH, HOP])), "{extra}");
         assert_eq!(got.malformed, None);
+        // What is unknown and not transitive, or says nothing to us, was not broken.
+        let code = u8::from_str_radix(&extra[2..4], 16).unwrap();
+        let quiet = matches!(code, 0x11 | 0x62);
+        assert_eq!(discarded, if quiet { vec![] } else { vec![code] }, "{extra}");
     }
 }
 
@@ -281,25 +298,40 @@ fn packing_fills_messages_and_keeps_every_prefix() {
                 Family::V6 => format!("{text}:{i:x}::/32").parse().unwrap(),
             })
             .collect();
-        let messages = pack_routes(&attributes, next_hop.parse().unwrap(), &prefixes, FOUR).unwrap();
-        let withdrawals = pack_withdrawals(family, &prefixes, FOUR);
-        assert!(messages.len() <= 7, "{}", messages.len());
-        let mut announced = vec![];
-        let mut gone = vec![];
-        for bytes in messages.iter().chain(&withdrawals) {
-            assert!(bytes.len() <= MAX_LEN);
-            let Message::Update(u) = read(bytes, FOUR).unwrap() else { panic!() };
-            announced.extend(u.reach.into_iter().chain(u.mp_reach.map(|(_, r)| r)).flat_map(|r| r.prefixes));
-            gone.extend(u.withdrawn.into_iter().chain(u.mp_unreach.into_iter().flat_map(|(_, p)| p)));
+        for context in [FOUR, FULL] {
+            let prefixes: Vec<Nlri> =
+                prefixes.iter().map(|p| Nlri { prefix: *p, path_id: if context == FULL { 7 } else { 0 } }).collect();
+            let pack = |mut packer: Packer| {
+                let mut out = vec![];
+                prefixes.iter().for_each(|p| packer.push(*p, &mut out));
+                packer.finish(&mut out);
+                out
+            };
+            let hop = next_hop.parse().unwrap();
+            let mut bytes = pack(Packer::announce(family, &attributes, hop, context).unwrap());
+            bytes.extend(pack(Packer::withdraw(family, context).unwrap()));
+            let mut announced = vec![];
+            let mut gone = vec![];
+            let (mut rest, mut count) = (&bytes[..], 0);
+            while !rest.is_empty() {
+                let (message, len) = Message::decode(rest, context).unwrap().expect("whole messages");
+                assert!(len <= context.max_len());
+                (rest, count) = (&rest[len..], count + 1);
+                let Message::Update(u) = message else { panic!() };
+                announced.extend(u.reach.into_iter().chain(u.mp_reach.map(|(_, r)| r)).flat_map(|r| r.prefixes));
+                gone.extend(u.withdrawn.into_iter().chain(u.mp_unreach.into_iter().flat_map(|(_, p)| p)));
+            }
+            assert!(count <= if context == FULL { 2 } else { 14 }, "{count}");
+            assert_eq!(announced, prefixes);
+            assert_eq!(gone, prefixes);
         }
-        assert_eq!(announced, prefixes);
-        assert_eq!(gone, prefixes);
     }
-    // Attributes that fill a message alone cannot be advertised.
+    // Attributes that fill a message alone cannot be advertised, unless messages may be longer.
     let value = vec![0; 4053];
     let huge = Attributes { unknown: vec![UnknownAttribute { code: 99, partial: true, value }], ..Attributes::own() };
-    let one = ["10.0.0.0/8".parse().unwrap()];
-    assert!(pack_routes(&Arc::new(huge), "10.0.0.1".parse().unwrap(), &one, FOUR).is_err());
+    let hop = "10.0.0.1".parse().unwrap();
+    assert!(Packer::announce(Family::V4, &huge, hop, FOUR).is_err());
+    assert!(Packer::announce(Family::V4, &huge, hop, FULL).is_ok());
 }
 
 fn ipv4() -> impl Strategy<Value = Ipv4Addr> {
@@ -326,7 +358,7 @@ fn as_path() -> impl Strategy<Value = AsPath> {
 
 fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
     let unknown = prop::collection::btree_map(
-        (19u8..=255).prop_filter("unknown", |c| !matches!(c, 14..=18)),
+        (19u8..=255).prop_filter("unknown", |c| *c != 32),
         (any::<bool>(), prop::collection::vec(any::<u8>(), 0..300)),
         0..3,
     );
@@ -338,29 +370,48 @@ fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
         any::<bool>(),
         prop::option::of((1u32.., ipv4())),
         prop::collection::vec(any::<u32>(), 0..100),
+        (
+            prop::option::of(ipv4()),
+            prop::collection::vec(ipv4(), 0..4),
+            prop::collection::vec(any::<[u8; 8]>(), 0..9),
+            prop::collection::btree_set(any::<[u32; 3]>(), 0..9),
+        ),
         unknown,
     )
-        .prop_map(|(origin, as_path, med, local_pref, atomic_aggregate, aggregator, communities, unknown)| {
-            let unknown =
-                unknown.into_iter().map(|(code, (partial, value))| UnknownAttribute { code, partial, value }).collect();
-            Arc::new(Attributes {
-                origin,
-                as_path,
-                med,
-                local_pref,
-                atomic_aggregate,
-                aggregator,
-                communities,
-                unknown,
-            })
-        })
+        .prop_map(
+            |(origin, as_path, med, local_pref, atomic_aggregate, aggregator, communities, more, unknown)| {
+                let (originator, cluster_list, ext_communities, large) = more;
+                let unknown = unknown
+                    .into_iter()
+                    .map(|(code, (partial, value))| UnknownAttribute { code, partial, value })
+                    .collect();
+                Arc::new(Attributes {
+                    origin,
+                    as_path,
+                    med,
+                    local_pref,
+                    atomic_aggregate,
+                    aggregator,
+                    communities,
+                    originator,
+                    cluster_list,
+                    ext_communities,
+                    large_communities: large.into_iter().collect(),
+                    unknown,
+                })
+            },
+        )
+}
+
+fn nlri(prefix: impl Strategy<Value = IpNet>) -> impl Strategy<Value = Nlri> {
+    (prefix, any::<u32>()).prop_map(|(prefix, path_id)| Nlri { prefix, path_id })
 }
 
 fn updates() -> impl Strategy<Value = Update> {
-    let v4 = || prop::collection::vec(prefix4(), 1..20);
-    let v6 = || prop::collection::vec(prefix6(), 0..20);
+    let v4 = || prop::collection::vec(nlri(prefix4()), 1..20);
+    let v6 = || prop::collection::vec(nlri(prefix6()), 0..20);
     (
-        prop::collection::vec(prefix4(), 0..20),
+        prop::collection::vec(nlri(prefix4()), 0..20),
         attributes(),
         prop::option::of((ipv4(), v4())),
         prop::option::of((ipv6(), v6())),
@@ -373,6 +424,7 @@ fn updates() -> impl Strategy<Value = Update> {
             mp_reach: mp_reach.map(|(next_hop, prefixes)| (Family::V6, Reach { next_hop: next_hop.into(), prefixes })),
             mp_unreach: mp_unreach.map(|p| (Family::V6, p)),
             malformed: None,
+            discarded: vec![],
         })
 }
 
@@ -381,7 +433,25 @@ fn messages() -> impl Strategy<Value = Message> {
         (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| Capability::Multiprotocol { afi, safi }),
         Just(Capability::RouteRefresh),
         any::<u32>().prop_map(Capability::FourOctetAs),
-        (66u8.., prop::collection::vec(any::<u8>(), 0..80))
+        Just(Capability::ExtendedMessage),
+        Just(Capability::EnhancedRefresh),
+        prop::collection::vec(any::<(u16, u16, u16)>(), 1..5).prop_map(Capability::ExtendedNextHop),
+        prop::collection::vec(any::<(u16, u8, u8)>(), 1..5).prop_map(Capability::AddPath),
+        (any::<bool>(), any::<bool>(), 0u16..4096, prop::collection::vec(any::<(u16, u8, bool)>(), 0..5)).prop_map(
+            |(restarted, notification, time_s, families)| {
+                let families = families.into_iter();
+                let families =
+                    families.map(|(afi, safi, forwarding)| RestartFamily { afi, safi, forwarding }).collect();
+                Capability::GracefulRestart { restarted, notification, time_s, families }
+            }
+        ),
+        prop::collection::vec(any::<(u16, u8, bool, u32)>(), 0..5).prop_map(|list| {
+            let list = list.into_iter();
+            Capability::LongLived(
+                list.map(|(afi, safi, forwarding, t)| StaleFamily { afi, safi, forwarding, time_s: t >> 8 }).collect(),
+            )
+        }),
+        (72u8.., prop::collection::vec(any::<u8>(), 0..80))
             .prop_map(|(code, value)| Capability::Unknown { code, value }),
     ];
     prop_oneof![
@@ -397,12 +467,23 @@ fn messages() -> impl Strategy<Value = Message> {
     ]
 }
 
+/// As on a session without ADD-PATH.
+fn without_paths(message: Message) -> Message {
+    let Message::Update(mut u) = message else { return message };
+    let lists = [Some(&mut u.withdrawn), u.reach.as_mut().map(|r| &mut r.prefixes)];
+    let mp = [u.mp_reach.as_mut().map(|(_, r)| &mut r.prefixes), u.mp_unreach.as_mut().map(|(_, p)| p)];
+    lists.into_iter().chain(mp).flatten().flatten().for_each(|n| n.path_id = 0);
+    Message::Update(u)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn what_is_written_is_read(message in messages(), four in any::<bool>(), more in any::<u8>()) {
-        let context = Context { four_octet_as: four };
+    fn what_is_written_is_read(message in messages(), four in any::<bool>(), paths in any::<bool>(), more in any::<u8>()) {
+        let add_path = if paths { Families::ALL } else { Families::default() };
+        let context = Context { four_octet_as: four, add_path, ..FULL };
+        let message = if paths { message } else { without_paths(message) };
         let mut bytes = message.encode(context).unwrap();
         let len = bytes.len();
         bytes.push(more);
@@ -415,24 +496,31 @@ proptest! {
         bytes.extend(((HEADER_LEN + body.len()) as u16).to_be_bytes());
         bytes.push(kind);
         bytes.extend(&body);
-        let _ = Message::decode(&bytes, Context { four_octet_as: four });
-        let _ = Message::decode(&body, Context { four_octet_as: four });
+        for context in [FOUR, TWO, FULL, Context { four_octet_as: four, external: true, ..FULL }] {
+            let _ = Message::decode(&bytes, context);
+            let _ = Message::decode(&body, context);
+        }
     }
 
     /// Good messages with a few bytes changed reach deeper than noise does. What is read can be written again.
     #[test]
     fn damage_never_panics(message in messages(), damage in prop::collection::vec((19usize..600, any::<u8>()), 1..4)) {
-        let mut bytes = message.encode(FOUR).unwrap();
+        let mut bytes = message.encode(FULL).unwrap();
         for (at, byte) in damage {
             let len = bytes.len();
             if len > 19 {
                 bytes[19 + at % (len - 19)] = byte;
             }
         }
-        if let Ok(Some((read, _))) = Message::decode(&bytes, FOUR) {
-            let again = read.encode(FOUR);
-            if let (Ok(again), Message::Open(_) | Message::Update(Update { malformed: None, .. })) = (again, &read) {
-                prop_assert_eq!(Message::decode(&again, FOUR).map(|m| m.map(|(m, _)| m)), Ok(Some(read)));
+        if let Ok(Some((read, _))) = Message::decode(&bytes, FULL) {
+            let again = read.encode(FULL);
+            let whole = match &read {
+                Message::Open(_) => true,
+                Message::Update(u) => u.malformed.is_none() && u.discarded.is_empty(),
+                _ => false,
+            };
+            if let (Ok(again), true) = (again, whole) {
+                prop_assert_eq!(Message::decode(&again, FULL).map(|m| m.map(|(m, _)| m)), Ok(Some(read)));
             }
         }
     }

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use fairway_desired::bgp::{
-    Direction, Dynamic, Families, Global, Key, Modify, Name, Network, Peer, Policy, Statement, Value,
+    AddPath, Bfd, Community, Direction, Distance, Dynamic, Families, Global, GracefulRestart, Key, MaxPrefixes, Modify,
+    Name, Network, Peer, Policy, Session, Statement, Value,
 };
 use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
-use fairway_objects::{Kind, Node, Notice, ObjectKey, Role, RouterConfig, RouterIdSource, Subject};
+use fairway_objects::{BgpPeer, Kind, Node, Notice, ObjectKey, Reflector, Role, RouterConfig, RouterIdSource, Subject};
 use ipnet::IpNet;
 
 use crate::state::{State, host_prefix};
@@ -61,7 +62,17 @@ pub(crate) fn identity(state: &State) -> Result<Global, (String, String)> {
             ));
         }
     };
-    Ok(Global { asn, router_id, port: config.bgp_port, max_paths: NODE_PATHS })
+    let cluster_id = match node.reflector {
+        Some(Reflector::Server(id)) => Some(id),
+        Some(Reflector::Client(_)) | None => None,
+    };
+    Ok(Global {
+        cluster_id,
+        listen: node.bgp_local_addresses.clone(),
+        // Who cordons a node is about to take it away: traffic goes elsewhere as long as there is elsewhere.
+        graceful_shutdown: node.unschedulable,
+        ..Global::new(asn, router_id, config.bgp_port, NODE_PATHS)
+    })
 }
 
 fn fnv1a(bytes: &[u8]) -> u32 {
@@ -121,15 +132,7 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
             claims.notices.insert(Notice { subject: subject(), field, reason });
             continue;
         }
-        let value = Peer {
-            asn: peer.asn,
-            port: peer.port,
-            local: peer.local.or(state.node_ip(family)),
-            password: peer.password,
-            hold_s: state.config.bgp_hold_s,
-            families: families(state, node),
-            multihop_ttl: Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2),
-        };
+        let value = external_peer(state, families(state, node), peer.clone(), family);
         claims.bgp.insert(Key::Peer(peer.address), Value::Peer(value));
         neighbor(&["externalpeerset", "allpeerset"], peer.address, claims);
     }
@@ -161,6 +164,54 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
     policies(state, node, claims);
 }
 
+fn graceful_restart(state: &State) -> Option<GracefulRestart> {
+    state.config.graceful_restart.map(|gr| GracefulRestart {
+        time_s: gr.time_s,
+        defer_s: gr.defer_s,
+        long_lived_s: gr.long_lived_s,
+    })
+}
+
+fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
+    let options = peer.options;
+    let multihop = options.multihop_ttl.or(Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2));
+    let session = Session {
+        distance: match (options.ttl_security, multihop) {
+            (Some(hops), _) => Distance::Security(hops),
+            (None, Some(ttl)) => Distance::Multihop(ttl),
+            (None, None) => Distance::Default,
+        },
+        local_as: options.local_as,
+        allow_own_as: options.allow_own_as,
+        max_prefixes: options.max_prefixes.map(|limit| MaxPrefixes {
+            limit,
+            warn_percent: WARN_PERCENT,
+            restart_s: options.max_prefixes_restart_s,
+        }),
+        add_path: AddPath { receive: options.add_path_receive, send: options.add_path_send },
+        extended_next_hop: options.extended_next_hop,
+        graceful_restart: graceful_restart(state),
+        bfd: peer.bfd.map(|bfd| Bfd {
+            port: bfd.port,
+            desired_min_tx_ms: bfd.desired_min_tx_ms,
+            required_min_rx_ms: bfd.required_min_rx_ms,
+            multiplier: bfd.multiplier,
+        }),
+        ..Session::new(options.hold_s.unwrap_or(state.config.bgp_hold_s), families)
+    };
+    Peer {
+        asn: peer.asn,
+        port: peer.port,
+        local: peer.local.or(state.node_ip(family)),
+        password: peer.password,
+        passive: options.passive,
+        session,
+    }
+}
+
+/// An event tells when so many percent of `maxprefixes` are reached.
+const WARN_PERCENT: u8 = 80;
+
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// kube-router's policies. An empty set matches nothing here, so every combination can stand at all times.
@@ -171,6 +222,7 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
         neighbor_set: Some(neighbors.clone()),
         accept,
         modify,
+        ..Statement::default()
     };
     let mut export = vec![];
     let mut cross = |prefixes: &str, neighbors: &str, modify: &Modify| {
@@ -183,20 +235,43 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
     if state.config.enable_ibgp {
         cross("podcidrdefinedset", "iBGPpeerset", &Modify::default());
     }
+    let communities = node.communities.iter().map(|c| Community::Standard(*c));
+    let large = node.large_communities.iter().map(|c| Community::Large(*c));
+    let extended = node.ext_communities.iter().map(|c| Community::Extended(*c));
     let modify = Modify {
         prepend: node.path_prepend,
         next_hop_self: state.config.override_next_hop,
-        communities: node.communities.clone(),
+        communities: communities.chain(large).chain(extended).collect(),
+        ..Modify::default()
     };
     cross("servicevipsdefinedset", "externalpeerset", &modify);
     if state.config.advertise_pod_cidr {
         cross("podcidrdefinedset", "externalpeerset", &modify);
+    }
+    // A reflector passes on what others sent it. Own service addresses are for external peers, here as everywhere.
+    if state.config.enable_ibgp && matches!(node.reflector, Some(Reflector::Server(_))) {
+        for n in FAMILIES {
+            let neighbors = set("iBGPpeerset", n);
+            for p in FAMILIES {
+                let prefixes = set("servicevipsdefinedset", p);
+                export.push(statement(&prefixes, &neighbors, false, Modify::default()));
+            }
+            export.push(Statement {
+                name: format!("reflect{neighbors}").into(),
+                neighbor_set: Some(neighbors),
+                accept: true,
+                ..Statement::default()
+            });
+        }
     }
     let export = Policy { statements: export, default_accept: false };
     claims.bgp.insert(Key::Policy(Direction::Export), Value::Policy(export));
     let mut import = vec![];
     for neighbors in FAMILIES {
         for prefixes in ["servicevipsdefinedset", "defaultroutedefinedset", "customimportrejectdefinedset"] {
+            if prefixes == "defaultroutedefinedset" && state.config.import_default_route {
+                continue;
+            }
             for p in FAMILIES {
                 let (p, n) = (set(prefixes, p), set("allpeerset", neighbors));
                 import.push(statement(&p, &n, false, Modify::default()));
@@ -208,11 +283,11 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 }
 
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
-    let global =
-        Global { asn: router.asn, router_id: router.router_id, port: state.config.bgp_port, max_paths: ROUTER_PATHS };
+    let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
     for (range, asns) in &router.accept {
-        let value = Dynamic { asns: asns.clone(), hold_s: MESH_HOLD_S, families: Families { v4: true, v6: true } };
+        let session = Session { graceful_restart: graceful_restart(state), ..Session::new(MESH_HOLD_S, Families::ALL) };
+        let value = Dynamic { asns: asns.clone(), session };
         claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
     }
     let reject: Name = "importreject".into();
@@ -220,13 +295,7 @@ fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
         let value = Value::PrefixMember { min: cidr.prefix_len(), max: cidr.max_prefix_len() };
         claims.bgp.insert(Key::PrefixMember(reject.clone(), cidr.trunc()), value);
     }
-    let statement = Statement {
-        name: reject.clone(),
-        prefix_set: Some(reject),
-        neighbor_set: None,
-        accept: false,
-        modify: Modify::default(),
-    };
+    let statement = Statement { name: reject.clone(), prefix_set: Some(reject), ..Statement::default() };
     let import = Policy { statements: vec![statement], default_accept: true };
     claims.bgp.insert(Key::Policy(Direction::Import), Value::Policy(import));
     let export = Policy { statements: vec![], default_accept: true };
@@ -259,16 +328,21 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     // With a mesh every node is known as a neighbour to the policies, whether we peer with it or not.
     neighbor(&["iBGPpeerset", "allpeerset"], address, &mut claims);
     let same_as = config.nodes_full_mesh || node.asn == Some(global.asn);
-    if same_as {
-        let value = Peer {
-            asn: global.asn,
-            port: config.bgp_port,
-            local: Some(own),
-            password: None,
-            hold_s: MESH_HOLD_S,
-            families: families(state, node),
-            multihop_ttl: None,
+    let reflector = state.own().and_then(|own| own.reflector);
+    // A client has sessions with reflectors only, as kube-router has it; clients of one cluster do not need each other.
+    let wanted = match (reflector, node.reflector) {
+        (Some(Reflector::Client(_)), other) => matches!(other, Some(Reflector::Server(_))),
+        (_, Some(Reflector::Client(_))) => matches!(reflector, Some(Reflector::Server(_))),
+        _ => true,
+    };
+    if same_as && wanted {
+        let client = matches!((reflector, node.reflector), (Some(Reflector::Server(_)), Some(Reflector::Client(_))));
+        let session = Session {
+            reflector_client: client,
+            graceful_restart: graceful_restart(state),
+            ..Session::new(MESH_HOLD_S, families(state, node))
         };
+        let value = Peer { port: config.bgp_port, local: Some(own), ..Peer::new(global.asn, session) };
         claims.bgp.insert(Key::Peer(address), Value::Peer(value));
     }
     claims
@@ -286,7 +360,7 @@ pub(crate) fn render_learned(state: &State, prefix: IpNet, next_hops: &[IpAddr])
     next_hops.sort();
     next_hops.dedup();
     claims.route.insert(
-        RouteKey { prefix, table: MAIN_TABLE, metric: 0 },
+        RouteKey { prefix, table: MAIN_TABLE, metric: state.config.route_metric },
         RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops },
     );
     claims

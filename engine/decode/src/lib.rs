@@ -14,6 +14,8 @@ mod node;
 mod reader;
 mod service;
 
+pub use node::base64;
+
 use fairway_objects::{Delta, Kind, Notice, ObjectKey, Subject};
 use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! `v1/Node`, with kube-router's annotations.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use fairway_objects::{BgpPeer, Node, Object, ObjectKey};
+use fairway_objects::{BfdConfig, BgpPeer, Node, Object, ObjectKey, PeerOptions, Reflector};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize;
@@ -31,13 +31,19 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
         let field = format!("status.addresses[{i}].address");
         list.extend(notices.parse::<IpAddr>(field, &address.address, "an IP address"));
     }
+    let (communities, large_communities, ext_communities) = communities(&words, &mut notices);
     let node = Node {
         name: key.name.clone(),
         internal_ips,
         external_ips,
         pod_cidrs: pod_cidrs(&words, spec.pod_cidrs, spec.pod_cidr, &mut notices),
         asn: number(&words, "kube-router.io/node.asn", &mut notices).filter(|asn| *asn != 0),
-        communities: communities(&words, &mut notices),
+        communities,
+        large_communities,
+        ext_communities,
+        reflector: reflector(&words, &mut notices),
+        bgp_local_addresses: addresses_of(&words, "kube-router.io/bgp-local-addresses", &mut notices),
+        unschedulable: spec.unschedulable.unwrap_or(false),
         path_prepend: path_prepend(&words, &mut notices),
         import_reject: cidrs(&words, "kube-router.io/node.bgp.customimportreject", &mut notices).unwrap_or_default(),
         peers: peers(&words, &mut notices),
@@ -75,10 +81,64 @@ fn number(words: &Words, name: &str, notices: &mut Notices) -> Option<u32> {
     number
 }
 
-/// Standard communities: a number of 32 bits, `a:b` of 16 bits each, or a well-known name (RFC 1997, 8326, 9494).
-fn communities(words: &Words, notices: &mut Notices) -> Vec<u32> {
+/// The part of the node in route reflection. As for kube-router, a server is no client.
+fn reflector(words: &Words, notices: &mut Notices) -> Option<Reflector> {
+    let mut read = |name: &str| {
+        let text = words.get(name)?;
+        let id = text.parse::<Ipv4Addr>().ok().or_else(|| go_u32(text).map(Ipv4Addr::from_bits));
+        let id = id.filter(|id| !id.is_unspecified());
+        if id.is_none() {
+            notices.add(field(name), format!("`{text}` is no cluster id (42, or 10.0.0.1)"));
+        }
+        id
+    };
+    let server = read("kube-router.io/rr.server").map(Reflector::Server);
+    server.or_else(|| read("kube-router.io/rr.client").map(Reflector::Client))
+}
+
+fn addresses_of(words: &Words, name: &str, notices: &mut Notices) -> Vec<IpAddr> {
+    let texts = words.get(name).into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|t| !t.is_empty());
+    texts.filter_map(|t| notices.parse(field(name), t, "an IP address")).collect()
+}
+
+/// A large community (RFC 8092).
+fn large(text: &str) -> Option<[u32; 3]> {
+    let mut parts = text.split(':').map(|p| p.parse().ok());
+    let three = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(three)
+}
+
+/// An extended community: a route target or origin of a two-octet AS, a four-octet AS or an IPv4 address (RFC 4360,
+/// 5668).
+fn extended(text: &str) -> Option<[u8; 8]> {
+    let (kind, rest) = text.split_once(':')?;
+    let subtype = match kind.to_ascii_lowercase().as_str() {
+        "rt" => 2,
+        "soo" => 3,
+        _ => return None,
+    };
+    let (admin, value) = rest.rsplit_once(':')?;
+    let mut bytes = [0, subtype, 0, 0, 0, 0, 0, 0];
+    if let Ok(asn) = admin.parse::<u16>() {
+        bytes[2..4].copy_from_slice(&asn.to_be_bytes());
+        bytes[4..].copy_from_slice(&value.parse::<u32>().ok()?.to_be_bytes());
+    } else {
+        let (kind, four) = match admin.parse::<Ipv4Addr>() {
+            Ok(address) => (1, address.octets()),
+            Err(_) => (2, admin.parse::<u32>().ok()?.to_be_bytes()),
+        };
+        bytes[0] = kind;
+        bytes[2..6].copy_from_slice(&four);
+        bytes[6..].copy_from_slice(&value.parse::<u16>().ok()?.to_be_bytes());
+    }
+    Some(bytes)
+}
+
+/// Standard communities: a number of 32 bits, `a:b` of 16 bits each, or a well-known name (RFC 1997, 8326, 9494); large
+/// and extended ones.
+fn communities(words: &Words, notices: &mut Notices) -> (Vec<u32>, Vec<[u32; 3]>, Vec<[u8; 8]>) {
     let name = "kube-router.io/node.bgp.communities";
-    let mut found = vec![];
+    let (mut found, mut large_ones, mut extended_ones) = (vec![], vec![], vec![]);
     for text in words.get(name).into_iter().flat_map(|list| list.split(',')).map(str::trim) {
         let known = match text.to_ascii_lowercase().as_str() {
             "graceful-shutdown" => Some(0xffff_0000),
@@ -98,10 +158,17 @@ fn communities(words: &Words, notices: &mut Notices) -> Vec<u32> {
         };
         match known.or_else(pair).or_else(|| text.parse().ok()) {
             Some(community) => found.push(community),
-            None => notices.add(field(name), format!("`{text}` is not a community (65001:100, or no-export)")),
+            None => match (large(text), extended(text)) {
+                (Some(community), _) => large_ones.push(community),
+                (None, Some(community)) => extended_ones.push(community),
+                (None, None) => {
+                    let forms = "65001:100, no-export, 65001:1:2, rt:65001:100";
+                    notices.add(field(name), format!("`{text}` is not a community ({forms})"));
+                }
+            },
         }
     }
-    found
+    (found, large_ones, extended_ones)
 }
 
 fn path_prepend(words: &Words, notices: &mut Notices) -> Option<(u32, u8)> {
@@ -125,13 +192,68 @@ fn path_prepend(words: &Words, notices: &mut Notices) -> Option<(u32, u8)> {
 }
 
 /// One item of `kube-router.io/peers`.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct PeerItem {
     remoteip: Option<String>,
     remoteasn: Option<u32>,
     localip: Option<String>,
     password: Option<String>,
     port: Option<u16>,
+    bfd: Option<BfdItem>,
+    // Ours.
+    holdtime: Option<u16>,
+    passive: bool,
+    multihopttl: Option<u8>,
+    ttlsecurity: Option<u8>,
+    localasn: Option<u32>,
+    allowasin: u8,
+    maxprefixes: Option<u32>,
+    maxprefixesrestart: Option<u32>,
+    addpath: AddPathItem,
+    extendednexthop: bool,
+}
+
+/// `bfd` of an item; intervals in milliseconds.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BfdItem {
+    enabled: bool,
+    port: Option<u16>,
+    desired_min_tx_interval: Option<u32>,
+    required_min_rx_interval: Option<u32>,
+    detection_multiplier: Option<u8>,
+}
+
+/// `addpath` of an item.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AddPathItem {
+    receive: bool,
+    send: u8,
+}
+
+impl BfdItem {
+    fn read(&self, at: &str, notices: &mut Notices) -> Option<BfdConfig> {
+        if !self.enabled {
+            return None;
+        }
+        let default = BfdConfig::default();
+        let bfd = BfdConfig {
+            port: self.port.unwrap_or(default.port),
+            desired_min_tx_ms: self.desired_min_tx_interval.unwrap_or(default.desired_min_tx_ms),
+            required_min_rx_ms: self.required_min_rx_interval.unwrap_or(default.required_min_rx_ms),
+            multiplier: self.detection_multiplier.unwrap_or(default.multiplier),
+        };
+        // The protocol counts microseconds in 32 bits.
+        let interval = |ms: u32| (1..=4_294_967).contains(&ms);
+        if !interval(bfd.desired_min_tx_ms) || !interval(bfd.required_min_rx_ms) || bfd.multiplier == 0 || bfd.port == 0
+        {
+            notices.add(at, "bfd: intervals are 1-4294967 ms, the multiplier is 1-255; no BFD");
+            return None;
+        }
+        Some(bfd)
+    }
 }
 
 fn peers(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
@@ -183,7 +305,32 @@ fn peer(item: PeerItem, at: &str, notices: &mut Notices) -> Option<BgpPeer> {
         },
         None => None,
     };
-    Some(BgpPeer { address, asn, port: item.port.unwrap_or(BGP_PORT), password, local })
+    let bfd = item.bfd.as_ref().and_then(|bfd| bfd.read(at, notices));
+    let wrong = [
+        (matches!(item.holdtime, Some(1 | 2)), "holdtime is 0, or 3 and more"),
+        (item.multihopttl == Some(0), "multihopttl is 1-255"),
+        (item.ttlsecurity == Some(0), "ttlsecurity is 1-255"),
+        (item.multihopttl.is_some() && item.ttlsecurity.is_some(), "multihopttl and ttlsecurity exclude each other"),
+        (item.localasn == Some(0), "localasn is 0"),
+    ];
+    if let Some((_, reason)) = wrong.iter().find(|(wrong, _)| *wrong) {
+        notices.add(at, *reason);
+        return None;
+    }
+    let options = PeerOptions {
+        hold_s: item.holdtime,
+        passive: item.passive,
+        multihop_ttl: item.multihopttl,
+        ttl_security: item.ttlsecurity,
+        local_as: item.localasn,
+        allow_own_as: item.allowasin,
+        max_prefixes: item.maxprefixes,
+        max_prefixes_restart_s: item.maxprefixesrestart,
+        add_path_receive: item.addpath.receive,
+        add_path_send: item.addpath.send,
+        extended_next_hop: item.extendednexthop,
+    };
+    Some(BgpPeer { address, asn, port: item.port.unwrap_or(BGP_PORT), password, local, bfd, options })
 }
 
 /// The older form: five comma lists of one length.
@@ -235,14 +382,16 @@ fn peer_lists(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
             localip: nth(&locals, i),
             password: nth(&passwords, i),
             port,
+            ..PeerItem::default()
         };
         found.extend(peer(item, &at, notices));
     }
     found
 }
 
-/// Standard base64 (RFC 4648 section 4) of a text in UTF-8.
-fn base64(text: &str) -> Option<String> {
+/// Standard base64 (RFC 4648 section 4) of a text in UTF-8; `None`: it is something else. kube-router's passwords are
+/// given so.
+pub fn base64(text: &str) -> Option<String> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = text.trim();
     let digits = text.trim_end_matches('=');

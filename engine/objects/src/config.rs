@@ -2,7 +2,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -19,6 +19,74 @@ pub struct BgpPeer {
     pub password: Option<String>,
     /// Our address of the session; `None`: the node's best address of the peer's family.
     pub local: Option<IpAddr>,
+    /// Failure detection (`--enable-bfd` and its companions, or `bfd` of the annotation).
+    pub bfd: Option<BfdConfig>,
+    /// What kube-router has no words for.
+    pub options: PeerOptions,
+}
+
+impl BgpPeer {
+    /// A neighbour on the standard port, without anything special.
+    pub fn new(address: IpAddr, asn: u32) -> Self {
+        BgpPeer { address, asn, port: 179, password: None, local: None, bfd: None, options: PeerOptions::default() }
+    }
+}
+
+/// BFD with a neighbour (RFC 5880). Intervals in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BfdConfig {
+    /// `--bfd-port`: UDP port of the other side.
+    pub port: u16,
+    /// `--bfd-desired-min-tx-interval`
+    pub desired_min_tx_ms: u32,
+    /// `--bfd-required-min-rx-interval`
+    pub required_min_rx_ms: u32,
+    /// `--bfd-detection-multiplier`
+    pub multiplier: u8,
+}
+
+impl Default for BfdConfig {
+    fn default() -> Self {
+        BfdConfig { port: 3784, desired_min_tx_ms: 1000, required_min_rx_ms: 1000, multiplier: 3 }
+    }
+}
+
+/// More of a neighbour: our own keys in an item of `kube-router.io/peers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerOptions {
+    /// `holdtime`: seconds; `None`: `--bgp-holdtime`.
+    pub hold_s: Option<u16>,
+    /// `passive`: we do not dial.
+    pub passive: bool,
+    /// `multihopttl`; `None`: `--peer-router-multihop-ttl`.
+    pub multihop_ttl: Option<u8>,
+    /// `ttlsecurity`: hops that its packets may have crossed, and this one (RFC 5082); 1 is the link.
+    pub ttl_security: Option<u8>,
+    /// `localasn`: the AS that we show it.
+    pub local_as: Option<u32>,
+    /// `allowasin`: how often our own AS may be in a path.
+    pub allow_own_as: u8,
+    /// `maxprefixes`: per family.
+    pub max_prefixes: Option<u32>,
+    /// `maxprefixesrestart`: seconds until it may come again; `None`: when it is reset by hand.
+    pub max_prefixes_restart_s: Option<u32>,
+    /// `addpath.receive` (RFC 7911)
+    pub add_path_receive: bool,
+    /// `addpath.send`: paths of each prefix; 0: off.
+    pub add_path_send: u8,
+    /// `extendednexthop` (RFC 8950)
+    pub extended_next_hop: bool,
+}
+
+/// `--bgp-graceful-restart` and its companions (RFC 4724).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GracefulRestart {
+    /// `--bgp-graceful-restart-time` in seconds; at most 4095.
+    pub time_s: u16,
+    /// `--bgp-graceful-restart-deferral-time` in seconds.
+    pub defer_s: u32,
+    /// `--bgp-long-lived-stale-time` in seconds (RFC 9494); 0: off. Ours.
+    pub long_lived_s: u32,
 }
 
 /// `--router-id`
@@ -101,6 +169,14 @@ pub struct NodeConfig {
     pub override_next_hop: bool,
     /// `--peer-router-multihop-ttl`; in effect from 2.
     pub multihop_ttl: u8,
+    /// `--bgp-graceful-restart`
+    pub graceful_restart: Option<GracefulRestart>,
+    /// `--bgp-import-default-route`: default routes of external neighbours are taken. Ours; kube-router rejects them.
+    pub import_default_route: bool,
+    /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
+    pub route_metric: u32,
+    /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -142,6 +218,10 @@ impl NodeConfig {
             router_id: RouterIdSource::PrimaryIpv4,
             override_next_hop: false,
             multihop_ttl: 0,
+            graceful_restart: None,
+            import_default_route: false,
+            route_metric: 0,
+            admin: None,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -18,11 +18,11 @@ mod notice;
 mod pod;
 mod service;
 
-pub use config::{BgpPeer, NodeConfig, Role, RouterConfig, RouterIdSource};
+pub use config::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, PeerOptions, Role, RouterConfig, RouterIdSource};
 pub use delta::{Delta, Object};
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice};
 pub use key::{Kind, ObjectKey, ObjectName};
-pub use node::{Namespace, Node};
+pub use node::{Namespace, Node, Reflector};
 pub use notice::{Notice, NoticeChange, Subject};
 pub use pod::Pod;
 pub use service::{Advertise, Protocol, Scheduler, Service, ServicePort, ServiceType, TrafficPolicy};

@@ -1,7 +1,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -32,15 +32,54 @@ pub struct Node {
     pub asn: Option<u32>,
     /// `kube-router.io/node.bgp.communities`, each as 32 bits.
     pub communities: Vec<u32>,
+    /// Large ones of the same list, as `65001:1:2` (RFC 8092).
+    pub large_communities: Vec<[u32; 3]>,
+    /// Extended ones of the same list, as `rt:65001:100` or `soo:65001:100` (RFC 4360), in wire order.
+    pub ext_communities: Vec<[u8; 8]>,
     /// `kube-router.io/path-prepend.as` and `.repeat-n`
     pub path_prepend: Option<(u32, u8)>,
     /// `kube-router.io/node.bgp.customimportreject`
     pub import_reject: Vec<IpNet>,
     /// `kube-router.io/peers` or `peer.ips` and its companions; used only without `--peer-router-ips`.
     pub peers: Vec<crate::BgpPeer>,
+    /// `kube-router.io/rr.server` or `kube-router.io/rr.client`
+    pub reflector: Option<Reflector>,
+    /// `kube-router.io/bgp-local-addresses`: where BGP is answered; empty: on every address.
+    pub bgp_local_addresses: Vec<IpAddr>,
+    /// `spec.unschedulable`: the node is cordoned.
+    pub unschedulable: bool,
+}
+
+/// Part of a node in route reflection (RFC 4456). A cluster id is given as a number or as an IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reflector {
+    /// It reflects, and has this cluster id.
+    Server(Ipv4Addr),
+    /// It has sessions with reflectors only.
+    Client(Ipv4Addr),
 }
 
 impl Node {
+    /// A node that says nothing of itself.
+    pub const fn new(name: ObjectName) -> Self {
+        Node {
+            name,
+            internal_ips: Vec::new(),
+            external_ips: Vec::new(),
+            pod_cidrs: Vec::new(),
+            asn: None,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+            ext_communities: Vec::new(),
+            path_prepend: None,
+            import_reject: Vec::new(),
+            peers: Vec::new(),
+            reflector: None,
+            bgp_local_addresses: Vec::new(),
+            unschedulable: false,
+        }
+    }
+
     /// kube-router's primary address: the first InternalIP, else the first ExternalIP.
     pub fn primary_ip(&self) -> Option<IpAddr> {
         self.internal_ips.first().or(self.external_ips.first()).copied()

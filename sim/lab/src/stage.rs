@@ -273,7 +273,12 @@ impl Lab {
                 let host = self.find(on)?;
                 match (&host.agent, &host.foreign) {
                     (Some(agent), _) => {
-                        agent.send(Command::Input(Input::Bgp(bgp::Input::ResetPeer(*peer)))).map_err(refused)?;
+                        agent
+                            .send(Command::Input(Input::Bgp(bgp::Input::ResetPeer {
+                                peer: *peer,
+                                message: String::new(),
+                            })))
+                            .map_err(refused)?;
                     }
                     (None, Some(router)) => router.reset(*peer).map_err(refused)?,
                     (None, None) => return Err(StageError::Refused(format!("no agent runs on {on}"))),

@@ -1,7 +1,8 @@
 //! What the usual tools would show of an agent, in the words of a scenario.
 
 use fairway_agent::Agent;
-use fairway_bgp::{Origin, SessionState};
+use fairway_bgp::SessionState;
+use fairway_bgp::wire::{Attributes, Origin};
 use fairway_desired::Family;
 use fairway_objects::Notice;
 use fairway_scenario::{Neighbor, NoticeLine, RibPath};
@@ -40,10 +41,10 @@ pub fn rib(agent: &Agent, now: Time, ipv6: bool) -> Vec<RibPath> {
         .map(|p| RibPath {
             prefix: p.prefix,
             next_hop: p.next_hop,
-            as_path: p.as_path,
+            as_path: p.as_path(),
             best: p.best,
             age: now.saturating_sub(p.since),
-            attrs: attributes(p.origin, p.med, p.local_pref, &p.communities),
+            attrs: attributes(&p.attributes),
         })
         .collect()
 }
@@ -59,18 +60,27 @@ pub fn notice_line(host: &str, notice: &Notice) -> NoticeLine {
 }
 
 /// Attributes as `gobgp` prints them.
-fn attributes(origin: Origin, med: Option<u32>, local_pref: Option<u32>, communities: &[u32]) -> String {
-    let origin = match origin {
+fn attributes(a: &Attributes) -> String {
+    let origin = match a.origin {
         Origin::Igp => "i",
         Origin::Egp => "e",
         Origin::Incomplete => "?",
     };
     let mut parts = vec![format!("{{Origin: {origin}}}")];
-    parts.extend(med.map(|m| format!("{{Med: {m}}}")));
-    parts.extend(local_pref.map(|p| format!("{{LocalPref: {p}}}")));
-    if !communities.is_empty() {
-        let list: Vec<String> = communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect();
+    parts.extend(a.med.map(|m| format!("{{Med: {m}}}")));
+    parts.extend(a.local_pref.map(|p| format!("{{LocalPref: {p}}}")));
+    if !a.communities.is_empty() {
+        let list: Vec<String> = a.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect();
         parts.push(format!("{{Communities: {}}}", list.join(", ")));
+    }
+    parts.extend(a.originator.map(|id| format!("{{Originator: {id}}}")));
+    if !a.cluster_list.is_empty() {
+        let list: Vec<String> = a.cluster_list.iter().map(ToString::to_string).collect();
+        parts.push(format!("{{ClusterList: [{}]}}", list.join(" ")));
+    }
+    if !a.large_communities.is_empty() {
+        let list: Vec<String> = a.large_communities.iter().map(|[x, y, z]| format!("{x}:{y}:{z}")).collect();
+        parts.push(format!("{{LargeCommunity: [ {}]}}", list.join(", ")));
     }
     format!("[{}]", parts.join(" "))
 }

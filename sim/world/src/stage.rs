@@ -134,7 +134,11 @@ impl Stage for World {
                 if self.hosts[host].agent.is_none() {
                     return Err(StageError::Refused(format!("no agent runs on {on}")));
                 }
-                self.agent_input(host, generation, Input::Bgp(bgp::Input::ResetPeer(*peer)));
+                self.agent_input(
+                    host,
+                    generation,
+                    Input::Bgp(bgp::Input::ResetPeer { peer: *peer, message: String::new() }),
+                );
                 format!("{on} resets its session with {peer}")
             }
             Fault::Kernel { on, plane, fail, times } => {

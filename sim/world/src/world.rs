@@ -351,6 +351,14 @@ impl World {
             bgp::Output::Connect { conn, local, remote, .. } => self.tcp_dial(host, conn, local, remote),
             bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
             bgp::Output::Close { conn } => self.tcp_close(host, conn),
+            // What was sent is on its way in no time; the wire has its own limits.
+            bgp::Output::Drain { conn } => {
+                let generation = self.hosts[host].generation;
+                let input = Box::new(Input::Bgp(bgp::Input::Drained { conn }));
+                self.queue.at(self.now() + Time::from_millis(1), Event::Agent { host, generation, input });
+            }
+            // Hosts of the world are honest and near.
+            bgp::Output::Limit { .. } | bgp::Output::Password { .. } => {}
             bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
         }
     }

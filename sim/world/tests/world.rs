@@ -38,8 +38,7 @@ fn scenario() -> Scenario {
 }
 
 fn configure(node: &str, _: &[String]) -> Result<(NodeConfig, Vec<fairway_objects::Notice>), String> {
-    let peer =
-        BgpPeer { address: IpAddr::from([192, 168, 1, 201]), asn: 65002, port: 179, password: None, local: None };
+    let peer = BgpPeer::new(IpAddr::from([192, 168, 1, 201]), 65002);
     let config = NodeConfig {
         advertise_external_ip: true,
         advertise_pod_cidr: false,

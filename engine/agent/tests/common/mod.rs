@@ -30,15 +30,9 @@ pub(crate) fn config() -> NodeConfig {
 
 pub(crate) fn node(name: &str, address: &str, pod_cidr: &str) -> Object {
     Object::Node(Arc::new(Node {
-        name: ObjectName::cluster(name),
         internal_ips: vec![ip(address)],
-        external_ips: vec![],
         pod_cidrs: vec![pod_cidr.parse().unwrap()],
-        asn: None,
-        communities: vec![],
-        path_prepend: None,
-        import_reject: vec![],
-        peers: vec![],
+        ..Node::new(ObjectName::cluster(name))
     }))
 }
 
@@ -113,7 +107,7 @@ pub(crate) fn cluster() -> Vec<Object> {
 }
 
 pub(crate) fn peer(address: &str, asn: u32) -> BgpPeer {
-    BgpPeer { address: ip(address), asn, port: 179, password: None, local: None }
+    BgpPeer::new(ip(address), asn)
 }
 
 /// A kernel made of tables that refuses what is wrong or needless.

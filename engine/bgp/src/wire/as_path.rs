@@ -6,14 +6,14 @@ use super::open::AS_TRANS;
 use super::reader::Reader;
 
 /// AS_PATH.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsPath {
     /// Segments, the nearest AS first.
     pub segments: Vec<Segment>,
 }
 
 /// One segment, never empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Segment {
     /// An unordered AS_SET instead of an AS_SEQUENCE.
     pub set: bool,
@@ -47,6 +47,11 @@ impl AsPath {
     /// Whether an AS occurs.
     pub fn contains(&self, asn: u32) -> bool {
         self.segments.iter().any(|s| s.asns.contains(&asn))
+    }
+
+    /// How often an AS occurs.
+    pub fn count(&self, asn: u32) -> usize {
+        self.segments.iter().flat_map(|s| &s.asns).filter(|a| **a == asn).count()
     }
 
     /// All numbers in order.

@@ -6,13 +6,12 @@ use alloc::{format, string::ToString};
 use core::net::{IpAddr, Ipv4Addr};
 
 use fairway_desired::Family;
-use ipnet::IpNet;
 
 use super::as_path::AsPath;
 use super::notification::{Notification, code};
 use super::open::{AS_TRANS, SAFI_UNICAST, afi, family_of};
 use super::reader::Reader;
-use super::{Context, prefix};
+use super::{Context, Nlri, prefix};
 
 /// ORIGIN (RFC 4271 section 5.1.1), best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +25,7 @@ pub enum Origin {
 }
 
 /// The attributes of a route, without next hop: what routes of all families share.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attributes {
     /// ORIGIN
     pub origin: Origin,
@@ -42,6 +41,14 @@ pub struct Attributes {
     pub aggregator: Option<(u32, Ipv4Addr)>,
     /// COMMUNITIES (RFC 1997)
     pub communities: Vec<u32>,
+    /// ORIGINATOR_ID (RFC 4456 section 8)
+    pub originator: Option<Ipv4Addr>,
+    /// CLUSTER_LIST (RFC 4456 section 8), the nearest cluster first.
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// EXTENDED COMMUNITIES (RFC 4360), in wire order.
+    pub ext_communities: Vec<[u8; 8]>,
+    /// LARGE_COMMUNITY (RFC 8092)
+    pub large_communities: Vec<[u32; 3]>,
     /// Optional transitive attributes that we do not know, in ascending order of their codes.
     pub unknown: Vec<UnknownAttribute>,
 }
@@ -57,13 +64,17 @@ impl Attributes {
             atomic_aggregate: false,
             aggregator: None,
             communities: Vec::new(),
+            originator: None,
+            cluster_list: Vec::new(),
+            ext_communities: Vec::new(),
+            large_communities: Vec::new(),
             unknown: Vec::new(),
         }
     }
 }
 
 /// An optional transitive attribute that is kept and passed on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnknownAttribute {
     /// Type code.
     pub code: u8,
@@ -76,10 +87,10 @@ pub struct UnknownAttribute {
 /// Prefixes of one family with their next hop: MP_REACH_NLRI (RFC 4760 section 3), or the plain fields for IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// Next hop. Of two, the global one (RFC 2545 section 3).
+    /// Next hop. Of two, the global one (RFC 2545 section 3). It may be of the other family (RFC 8950).
     pub next_hop: IpAddr,
-    /// Prefixes.
-    pub prefixes: Vec<IpNet>,
+    /// Prefixes, with path identifiers if the session has them.
+    pub prefixes: Vec<Nlri>,
 }
 
 pub(crate) const FLAG_OPTIONAL: u8 = 0x80;
@@ -95,17 +106,23 @@ const LOCAL_PREF: u8 = 5;
 const ATOMIC_AGGREGATE: u8 = 6;
 const AGGREGATOR: u8 = 7;
 const COMMUNITIES: u8 = 8;
+const ORIGINATOR_ID: u8 = 9;
+const CLUSTER_LIST: u8 = 10;
 const MP_REACH: u8 = 14;
 const MP_UNREACH: u8 = 15;
+const EXT_COMMUNITIES: u8 = 16;
 const AS4_PATH: u8 = 17;
 const AS4_AGGREGATOR: u8 = 18;
+const LARGE_COMMUNITIES: u8 = 32;
 
 /// The flags an attribute must have, of those we know.
 const fn flags_of(code: u8) -> Option<u8> {
     match code {
         ORIGIN | AS_PATH | NEXT_HOP | LOCAL_PREF | ATOMIC_AGGREGATE => Some(FLAG_TRANSITIVE),
-        MED | MP_REACH | MP_UNREACH => Some(FLAG_OPTIONAL),
-        AGGREGATOR | COMMUNITIES | AS4_PATH | AS4_AGGREGATOR => Some(FLAG_OPTIONAL | FLAG_TRANSITIVE),
+        MED | MP_REACH | MP_UNREACH | ORIGINATOR_ID | CLUSTER_LIST => Some(FLAG_OPTIONAL),
+        AGGREGATOR | COMMUNITIES | EXT_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES => {
+            Some(FLAG_OPTIONAL | FLAG_TRANSITIVE)
+        }
         _ => None,
     }
 }
@@ -161,6 +178,16 @@ pub(crate) fn encode(a: &Attributes, next_hop: Option<Ipv4Addr>, context: Contex
         let value: Vec<u8> = a.communities.iter().flat_map(|c| c.to_be_bytes()).collect();
         put(transitive, COMMUNITIES, &value, out);
     }
+    if let Some(originator) = a.originator {
+        put(FLAG_OPTIONAL, ORIGINATOR_ID, &originator.octets(), out);
+    }
+    if !a.cluster_list.is_empty() {
+        let value: Vec<u8> = a.cluster_list.iter().flat_map(Ipv4Addr::octets).collect();
+        put(FLAG_OPTIONAL, CLUSTER_LIST, &value, out);
+    }
+    if !a.ext_communities.is_empty() {
+        put(transitive, EXT_COMMUNITIES, a.ext_communities.as_flattened(), out);
+    }
     if !context.four_octet_as && !a.as_path.fits_two_octets() {
         let mut path = Vec::new();
         a.as_path.encode(true, &mut path);
@@ -169,6 +196,10 @@ pub(crate) fn encode(a: &Attributes, next_hop: Option<Ipv4Addr>, context: Contex
     if let Some(value) = as4_aggregator {
         put(transitive, AS4_AGGREGATOR, &value, out);
     }
+    if !a.large_communities.is_empty() {
+        let value: Vec<u8> = a.large_communities.iter().flatten().flat_map(|word| word.to_be_bytes()).collect();
+        put(transitive, LARGE_COMMUNITIES, &value, out);
+    }
     for unknown in &a.unknown {
         let flags = if unknown.partial { transitive | FLAG_PARTIAL } else { transitive };
         put(flags, unknown.code, &unknown.value, out);
@@ -176,10 +207,10 @@ pub(crate) fn encode(a: &Attributes, next_hop: Option<Ipv4Addr>, context: Contex
 }
 
 /// Appends MP_REACH_NLRI.
-pub(crate) fn encode_reach(family: Family, reach: &Reach, out: &mut Vec<u8>) {
+pub(crate) fn encode_reach(family: Family, next_hop: IpAddr, nlri: &[u8], out: &mut Vec<u8>) {
     let mut value = afi(family).to_be_bytes().to_vec();
     value.push(SAFI_UNICAST);
-    match reach.next_hop {
+    match next_hop {
         IpAddr::V4(a) => {
             value.push(4);
             value.extend(a.octets());
@@ -190,19 +221,15 @@ pub(crate) fn encode_reach(family: Family, reach: &Reach, out: &mut Vec<u8>) {
         }
     }
     value.push(0);
-    for prefix in &reach.prefixes {
-        prefix::encode(prefix, &mut value);
-    }
+    value.extend(nlri);
     put(FLAG_OPTIONAL, MP_REACH, &value, out);
 }
 
 /// Appends MP_UNREACH_NLRI.
-pub(crate) fn encode_unreach(family: Family, prefixes: &[IpNet], out: &mut Vec<u8>) {
+pub(crate) fn encode_unreach(family: Family, nlri: &[u8], out: &mut Vec<u8>) {
     let mut value = afi(family).to_be_bytes().to_vec();
     value.push(SAFI_UNICAST);
-    for prefix in prefixes {
-        prefix::encode(prefix, &mut value);
-    }
+    value.extend(nlri);
     put(FLAG_OPTIONAL, MP_UNREACH, &value, out);
 }
 
@@ -217,9 +244,15 @@ pub(crate) struct Decoded {
     pub(crate) atomic_aggregate: bool,
     pub(crate) aggregator: Option<(u32, Ipv4Addr)>,
     pub(crate) communities: Vec<u32>,
+    pub(crate) originator: Option<Ipv4Addr>,
+    pub(crate) cluster_list: Vec<Ipv4Addr>,
+    pub(crate) ext_communities: Vec<[u8; 8]>,
+    pub(crate) large_communities: Vec<[u32; 3]>,
     pub(crate) unknown: Vec<UnknownAttribute>,
     pub(crate) reach: Option<(Family, Reach)>,
-    pub(crate) unreach: Option<(Family, Vec<IpNet>)>,
+    pub(crate) unreach: Option<(Family, Vec<Nlri>)>,
+    /// Codes of attributes that were passed over because they were broken.
+    pub(crate) discarded: Vec<u8>,
     /// The first thing wrong that makes the routes count as withdrawn.
     pub(crate) malformed: Option<String>,
     as4_path: Option<AsPath>,
@@ -247,6 +280,10 @@ impl Decoded {
             atomic_aggregate: self.atomic_aggregate,
             aggregator: self.aggregator,
             communities: core::mem::take(&mut self.communities),
+            originator: self.originator,
+            cluster_list: core::mem::take(&mut self.cluster_list),
+            ext_communities: core::mem::take(&mut self.ext_communities),
+            large_communities: core::mem::take(&mut self.large_communities),
             unknown: core::mem::take(&mut self.unknown),
         })
     }
@@ -279,6 +316,34 @@ impl Decoded {
                     self.communities.push(r.u32()?);
                 }
             }
+            ORIGINATOR_ID => self.originator = Some(r.ipv4()?),
+            CLUSTER_LIST => {
+                if value.is_empty() {
+                    return None;
+                }
+                while !r.is_empty() {
+                    self.cluster_list.push(r.ipv4()?);
+                }
+            }
+            EXT_COMMUNITIES => {
+                if value.is_empty() {
+                    return None;
+                }
+                while !r.is_empty() {
+                    self.ext_communities.push(r.array()?);
+                }
+            }
+            LARGE_COMMUNITIES => {
+                if value.is_empty() {
+                    return None;
+                }
+                while !r.is_empty() {
+                    self.large_communities.push([r.u32()?, r.u32()?, r.u32()?]);
+                }
+                // RFC 8092 section 5: duplicates are to be removed.
+                let mut seen = alloc::collections::BTreeSet::new();
+                self.large_communities.retain(|c| seen.insert(*c));
+            }
             _ => return Some(()),
         }
         r.is_empty().then_some(())
@@ -292,12 +357,27 @@ impl Decoded {
             let router = r.ipv4()?;
             (r.is_empty() && asn != 0).then_some((asn, router))
         };
-        match code {
-            ATOMIC_AGGREGATE => self.atomic_aggregate = value.is_empty(),
-            AGGREGATOR => self.aggregator = aggregator(context.four_octet_as),
-            AS4_PATH if !context.four_octet_as => self.as4_path = AsPath::decode(true, value),
-            AS4_AGGREGATOR if !context.four_octet_as => self.as4_aggregator = aggregator(true),
-            _ => {}
+        let read = match code {
+            ATOMIC_AGGREGATE => {
+                self.atomic_aggregate = value.is_empty();
+                self.atomic_aggregate
+            }
+            AGGREGATOR => {
+                self.aggregator = aggregator(context.four_octet_as);
+                self.aggregator.is_some()
+            }
+            AS4_PATH if !context.four_octet_as => {
+                self.as4_path = AsPath::decode(true, value);
+                self.as4_path.is_some()
+            }
+            AS4_AGGREGATOR if !context.four_octet_as => {
+                self.as4_aggregator = aggregator(true);
+                self.as4_aggregator.is_some()
+            }
+            _ => true,
+        };
+        if !read {
+            self.discarded.push(code);
         }
     }
 
@@ -350,6 +430,12 @@ pub(crate) fn decode(bytes: &[u8], context: Context) -> Result<Decoded, Notifica
             if matches!(code, MP_REACH | MP_UNREACH) {
                 return Err(Notification::new(code::UPDATE, 1));
             }
+            // RFC 7606 section 3 g: the first one counts.
+            decoded.discarded.push(code);
+            continue;
+        }
+        // RFC 7606 sections 7.5, 7.9 and 7.10: what only internal neighbours may say, external ones do not say.
+        if context.external && matches!(code, LOCAL_PREF | ORIGINATOR_ID | CLUSTER_LIST) {
             continue;
         }
         if flags_of(code).is_some_and(|expected| flags & (FLAG_OPTIONAL | FLAG_TRANSITIVE) != expected) {
@@ -360,8 +446,10 @@ pub(crate) fn decode(bytes: &[u8], context: Context) -> Result<Decoded, Notifica
             continue;
         }
         match code {
-            MP_REACH => decoded.reach = decode_reach(value).ok_or(Notification::with(code::UPDATE, 9, raw))?,
-            MP_UNREACH => decoded.unreach = decode_unreach(value).ok_or(Notification::with(code::UPDATE, 9, raw))?,
+            MP_REACH => decoded.reach = decode_reach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?,
+            MP_UNREACH => {
+                decoded.unreach = decode_unreach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?
+            }
             ATOMIC_AGGREGATE | AGGREGATOR | AS4_PATH | AS4_AGGREGATOR => decoded.discardable(code, value, context),
             _ if flags_of(code).is_some() => {
                 let read = decoded.value(code, value, context);
@@ -387,7 +475,7 @@ pub(crate) fn decode(bytes: &[u8], context: Context) -> Result<Decoded, Notifica
 
 /// `Some(None)`: of a family that is not ours.
 #[allow(clippy::option_option)]
-fn decode_reach(value: &[u8]) -> Option<Option<(Family, Reach)>> {
+fn decode_reach(value: &[u8], context: Context) -> Option<Option<(Family, Reach)>> {
     let mut r = Reader::new(value);
     let (afi, safi) = (r.u16()?, r.u8()?);
     let len = usize::from(r.u8()?);
@@ -396,20 +484,21 @@ fn decode_reach(value: &[u8]) -> Option<Option<(Family, Reach)>> {
     let (Some(family), SAFI_UNICAST) = (family_of(afi), safi) else { return Some(None) };
     let next_hop = match (family, len) {
         (Family::V4, 4) => IpAddr::V4(hop.ipv4()?),
-        (Family::V6, 16 | 32) => IpAddr::V6(hop.ipv6()?),
+        // RFC 8950 section 3. Whether it was negotiated does not change what the octets say.
+        (_, 16 | 32) => IpAddr::V6(hop.ipv6()?),
         _ => return None,
     };
     if !is_host(next_hop) {
         return None;
     }
-    Some(Some((family, Reach { next_hop, prefixes: prefix::decode_all(family, r.rest())? })))
+    Some(Some((family, Reach { next_hop, prefixes: prefix::decode_all(family, context, r.rest())? })))
 }
 
 /// `Some(None)`: of a family that is not ours.
 #[allow(clippy::option_option)]
-fn decode_unreach(value: &[u8]) -> Option<Option<(Family, Vec<IpNet>)>> {
+fn decode_unreach(value: &[u8], context: Context) -> Option<Option<(Family, Vec<Nlri>)>> {
     let mut r = Reader::new(value);
     let (afi, safi) = (r.u16()?, r.u8()?);
     let (Some(family), SAFI_UNICAST) = (family_of(afi), safi) else { return Some(None) };
-    Some(Some((family, prefix::decode_all(family, r.rest())?)))
+    Some(Some((family, prefix::decode_all(family, context, r.rest())?)))
 }

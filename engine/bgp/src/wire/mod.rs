@@ -14,12 +14,14 @@ mod update;
 use alloc::vec::Vec;
 
 use fairway_desired::Family;
+use fairway_desired::bgp::Families;
 
 pub use as_path::{AsPath, Segment};
 pub use attributes::{Attributes, Origin, Reach, UnknownAttribute};
 pub use notification::{Notification, cease, code};
-pub use open::{AS_TRANS, Capability, Open, SAFI_UNICAST, VERSION, afi, family_of};
-pub use update::{Update, pack_routes, pack_withdrawals};
+pub use open::{AS_TRANS, Capability, Open, RestartFamily, SAFI_UNICAST, StaleFamily, VERSION, afi, family_of};
+pub use prefix::Nlri;
+pub use update::{Packer, Update};
 
 use reader::Reader;
 
@@ -27,6 +29,8 @@ use reader::Reader;
 pub const HEADER_LEN: usize = 19;
 /// The longest message (RFC 4271 section 4.1).
 pub const MAX_LEN: usize = 4096;
+/// The longest message between two that agreed on it (RFC 8654 section 3).
+pub const EXTENDED_MAX_LEN: usize = 65535;
 
 const OPEN: u8 = 1;
 const UPDATE: u8 = 2;
@@ -54,22 +58,35 @@ pub enum Message {
 pub struct RouteRefresh {
     /// Address family.
     pub afi: u16,
-    /// 0: a request. Other values belong to enhanced route refresh (RFC 7313).
+    /// 0: a request; 1 and 2: the answer begins and ends (RFC 7313 section 3.2).
     pub subtype: u8,
     /// Subsequent address family.
     pub safi: u8,
 }
 
-/// What was negotiated and changes the encoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was negotiated and changes the encoding of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Context {
     /// Both sides know four-octet AS numbers (RFC 6793).
     pub four_octet_as: bool,
+    /// Messages may be longer than 4096 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// Prefixes have path identifiers (RFC 7911).
+    pub add_path: Families,
+    /// The other side is in another AS: attributes that only have a meaning inside an AS are passed over.
+    pub external: bool,
 }
 
-/// A message would exceed [`MAX_LEN`].
+impl Context {
+    /// The longest UPDATE, NOTIFICATION or ROUTE-REFRESH.
+    pub const fn max_len(self) -> usize {
+        if self.extended_messages { EXTENDED_MAX_LEN } else { MAX_LEN }
+    }
+}
+
+/// A message would be longer than the session allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message would be longer than 4096 octets")]
+#[error("the message would be longer than the session allows")]
 pub struct TooLong;
 
 impl Message {
@@ -93,7 +110,9 @@ impl Message {
                 out.extend([r.subtype, r.safi]);
             }
         }
-        if out.len() > MAX_LEN {
+        // RFC 8654 section 3: OPEN and KEEPALIVE stay short.
+        let limit = if matches!(self, Message::Open(_)) { MAX_LEN } else { context.max_len() };
+        if out.len() > limit {
             return Err(TooLong);
         }
         let len = (out.len() as u16).to_be_bytes();
@@ -124,7 +143,8 @@ impl Message {
         let (Some(_), Some(len), Some(kind)) = (r.take(16), r.u16(), r.u8()) else { return Ok(None) };
         let length = usize::from(len);
         let bad_length = || Notification::with(code::HEADER, 2, &len.to_be_bytes());
-        if !(HEADER_LEN..=MAX_LEN).contains(&length) {
+        let limit = if matches!(kind, OPEN | KEEPALIVE) { MAX_LEN } else { context.max_len() };
+        if !(HEADER_LEN..=limit).contains(&length) {
             return Err(bad_length());
         }
         let fits = match kind {

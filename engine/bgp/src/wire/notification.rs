@@ -1,5 +1,6 @@
 //! NOTIFICATION (RFC 4271 section 4.5), which is also the error type of the decoder.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -34,6 +35,8 @@ pub mod code {
 
 /// Subcodes of Cease (RFC 4486 section 3).
 pub mod cease {
+    /// Maximum Number of Prefixes Reached
+    pub const MAX_PREFIXES: u8 = 1;
     /// Administrative Shutdown
     pub const SHUTDOWN: u8 = 2;
     /// Peer De-configured
@@ -46,6 +49,10 @@ pub mod cease {
     pub const CONFIG_CHANGE: u8 = 6;
     /// Connection Collision Resolution
     pub const COLLISION: u8 = 7;
+    /// Hard Reset (RFC 8538 section 3.1): no graceful restart follows.
+    pub const HARD_RESET: u8 = 9;
+    /// BFD Down (RFC 9384)
+    pub const BFD_DOWN: u8 = 10;
 }
 
 impl Notification {
@@ -57,6 +64,49 @@ impl Notification {
     /// A NOTIFICATION with data.
     pub fn with(code: u8, subcode: u8, data: &[u8]) -> Self {
         Self { code, subcode, data: data.to_vec() }
+    }
+
+    /// Administrative Shutdown or Reset with a message for the other side's operator (RFC 9003 section 2), cut to 255
+    /// octets.
+    pub fn administrative(subcode: u8, message: &str) -> Self {
+        let mut end = message.len().min(255);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut data = Vec::new();
+        if end > 0 {
+            data.push(end as u8);
+            data.extend(&message.as_bytes()[..end]);
+        }
+        Self { code: code::CEASE, subcode, data }
+    }
+
+    /// Hard Reset around another Cease (RFC 8538 section 3.1).
+    pub fn hard_reset(inner: &Notification) -> Self {
+        let mut data = alloc::vec![inner.code, inner.subcode];
+        data.extend(&inner.data);
+        Self { code: code::CEASE, subcode: cease::HARD_RESET, data }
+    }
+
+    /// Whether the session is to be given up for good (RFC 8538 section 4).
+    pub const fn is_hard_reset(&self) -> bool {
+        self.code == code::CEASE && self.subcode == cease::HARD_RESET
+    }
+
+    /// The operator's message of an administrative shutdown or reset (RFC 9003 section 2).
+    pub fn message(&self) -> Option<String> {
+        let (subcode, data) = match (self.code, self.subcode, self.data.as_slice()) {
+            (code::CEASE, cease::HARD_RESET, [code::CEASE, subcode, data @ ..]) => (*subcode, data),
+            (code::CEASE, subcode, data) => (subcode, data),
+            _ => return None,
+        };
+        let (len, text) = data.split_first()?;
+        if !matches!(subcode, cease::SHUTDOWN | cease::RESET) || *len == 0 {
+            return None;
+        }
+        let text = text.get(..usize::from(*len))?;
+        // It ends up on a terminal: RFC 9003 section 6 asks for care with control characters.
+        Some(String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
     }
 
     /// Its name in the RFCs.
@@ -108,7 +158,11 @@ impl Notification {
 
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}/{})", self.name(), self.code, self.subcode)
+        write!(f, "{} ({}/{})", self.name(), self.code, self.subcode)?;
+        match self.message() {
+            Some(message) => write!(f, ": \"{message}\""),
+            None => Ok(()),
+        }
     }
 }
 

@@ -61,8 +61,30 @@ pub enum Capability {
     },
     /// 2: route refresh (RFC 2918).
     RouteRefresh,
+    /// 5: extended next hop encoding (RFC 8950 section 4): for each, address family, subsequent one, and the family
+    /// that next hops may have.
+    ExtendedNextHop(Vec<(u16, u16, u16)>),
+    /// 6: extended messages (RFC 8654).
+    ExtendedMessage,
+    /// 64: graceful restart (RFC 4724 section 3, RFC 8538 section 2).
+    GracefulRestart {
+        /// R: the speaker has restarted.
+        restarted: bool,
+        /// N: it keeps routes over NOTIFICATION and hold timer expiry too.
+        notification: bool,
+        /// Seconds until it may be back; 12 bits.
+        time_s: u16,
+        /// Families whose routes it wants kept.
+        families: Vec<RestartFamily>,
+    },
     /// 65: four-octet AS numbers (RFC 6793); holds the real AS number.
     FourOctetAs(u32),
+    /// 69: ADD-PATH (RFC 7911 section 4): for each, address family, subsequent one, and 1 receive, 2 send, 3 both.
+    AddPath(Vec<(u16, u8, u8)>),
+    /// 70: enhanced route refresh (RFC 7313).
+    EnhancedRefresh,
+    /// 71: long-lived graceful restart (RFC 9494 section 3).
+    LongLived(Vec<StaleFamily>),
     /// One that we do not know, or whose value has not the length we know.
     Unknown {
         /// Code.
@@ -70,6 +92,30 @@ pub enum Capability {
         /// Value, at most 255 octets.
         value: Vec<u8>,
     },
+}
+
+/// A family of the graceful restart capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartFamily {
+    /// Address family.
+    pub afi: u16,
+    /// Subsequent address family.
+    pub safi: u8,
+    /// F: it went on forwarding while it restarted.
+    pub forwarding: bool,
+}
+
+/// A family of the long-lived graceful restart capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleFamily {
+    /// Address family.
+    pub afi: u16,
+    /// Subsequent address family.
+    pub safi: u8,
+    /// F: it went on forwarding while it restarted.
+    pub forwarding: bool,
+    /// Seconds that its routes may be kept; 24 bits.
+    pub time_s: u32,
 }
 
 impl Open {
@@ -106,6 +152,54 @@ impl Capability {
         match (code, value) {
             (1, [a, b, _, safi]) => Capability::Multiprotocol { afi: u16::from_be_bytes([*a, *b]), safi: *safi },
             (2, []) => Capability::RouteRefresh,
+            (5, value) if !value.is_empty() && value.len().is_multiple_of(6) => Capability::ExtendedNextHop(
+                value
+                    .as_chunks::<6>()
+                    .0
+                    .iter()
+                    .map(|[a, b, c, d, e, f]| {
+                        (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]), u16::from_be_bytes([*e, *f]))
+                    })
+                    .collect(),
+            ),
+            (6, []) => Capability::ExtendedMessage,
+            (64, [head, time, rest @ ..]) if rest.len().is_multiple_of(4) => Capability::GracefulRestart {
+                restarted: head & 0x80 != 0,
+                notification: head & 0x40 != 0,
+                time_s: u16::from_be_bytes([head & 0x0f, *time]),
+                families: rest
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|[a, b, safi, flags]| RestartFamily {
+                        afi: u16::from_be_bytes([*a, *b]),
+                        safi: *safi,
+                        forwarding: flags & 0x80 != 0,
+                    })
+                    .collect(),
+            },
+            (69, value) if !value.is_empty() && value.len().is_multiple_of(4) => Capability::AddPath(
+                value
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|[a, b, safi, mode]| (u16::from_be_bytes([*a, *b]), *safi, *mode))
+                    .collect(),
+            ),
+            (70, []) => Capability::EnhancedRefresh,
+            (71, value) if value.len().is_multiple_of(7) => Capability::LongLived(
+                value
+                    .as_chunks::<7>()
+                    .0
+                    .iter()
+                    .map(|[a, b, safi, flags, x, y, z]| StaleFamily {
+                        afi: u16::from_be_bytes([*a, *b]),
+                        safi: *safi,
+                        forwarding: flags & 0x80 != 0,
+                        time_s: u32::from_be_bytes([0, *x, *y, *z]),
+                    })
+                    .collect(),
+            ),
             (65, [a, b, c, d]) => Capability::FourOctetAs(u32::from_be_bytes([*a, *b, *c, *d])),
             _ => Capability::Unknown { code, value: value.to_vec() },
         }
@@ -124,6 +218,34 @@ impl Capability {
                 out.extend([65, 4]);
                 out.extend(asn.to_be_bytes());
             }
+            Capability::ExtendedNextHop(list) => put(5, out, |out| {
+                for (afi, safi, hop) in list.iter().take(42) {
+                    out.extend([*afi, *safi, *hop].iter().flat_map(|n| n.to_be_bytes()));
+                }
+            }),
+            Capability::ExtendedMessage => out.extend([6, 0]),
+            Capability::GracefulRestart { restarted, notification, time_s, families } => put(64, out, |out| {
+                let flags = u16::from(*restarted) << 15 | u16::from(*notification) << 14;
+                out.extend((flags | (*time_s).min(0x0fff)).to_be_bytes());
+                for f in families.iter().take(63) {
+                    out.extend(f.afi.to_be_bytes());
+                    out.extend([f.safi, u8::from(f.forwarding) << 7]);
+                }
+            }),
+            Capability::AddPath(list) => put(69, out, |out| {
+                for (afi, safi, mode) in list.iter().take(63) {
+                    out.extend(afi.to_be_bytes());
+                    out.extend([*safi, *mode]);
+                }
+            }),
+            Capability::EnhancedRefresh => out.extend([70, 0]),
+            Capability::LongLived(list) => put(71, out, |out| {
+                for f in list.iter().take(36) {
+                    out.extend(f.afi.to_be_bytes());
+                    out.extend([f.safi, u8::from(f.forwarding) << 7]);
+                    out.extend(&f.time_s.min(0x00ff_ffff).to_be_bytes()[1..]);
+                }
+            }),
             Capability::Unknown { code, value } => {
                 let value = &value[..value.len().min(255)];
                 out.extend([*code, value.len() as u8]);
@@ -131,6 +253,14 @@ impl Capability {
             }
         }
     }
+}
+
+/// Writes a capability whose length is known only afterwards. Lists are cut so that it fits an octet.
+fn put(code: u8, out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
+    out.extend([code, 0]);
+    let start = out.len();
+    value(out);
+    out[start - 1] = (out.len() - start) as u8;
 }
 
 impl Open {

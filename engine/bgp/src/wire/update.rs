@@ -6,18 +6,17 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::Family;
-use ipnet::IpNet;
 
 use super::attributes::{self, Attributes, Reach};
 use super::notification::{Notification, code};
 use super::reader::Reader;
-use super::{Context, HEADER_LEN, MAX_LEN, Message, TooLong, prefix};
+use super::{Context, HEADER_LEN, Nlri, TooLong, prefix};
 
 /// UPDATE. Each family has its own fields, wherever the message carries them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// IPv4 prefixes that are gone (Withdrawn Routes).
-    pub withdrawn: Vec<IpNet>,
+    pub withdrawn: Vec<Nlri>,
     /// Attributes of the announced prefixes; `None` if there are none.
     pub attributes: Option<Arc<Attributes>>,
     /// IPv4 prefixes announced (NLRI), with NEXT_HOP.
@@ -25,9 +24,12 @@ pub struct Update {
     /// Prefixes announced by MP_REACH_NLRI.
     pub mp_reach: Option<(Family, Reach)>,
     /// Prefixes gone by MP_UNREACH_NLRI.
-    pub mp_unreach: Option<(Family, Vec<IpNet>)>,
+    pub mp_unreach: Option<(Family, Vec<Nlri>)>,
     /// Why the announced prefixes of a broken message were moved to the withdrawn ones (RFC 7606). Not encoded.
     pub malformed: Option<String>,
+    /// Codes of attributes that were passed over because they were broken or there twice (RFC 7606 sections 2 and 3 g).
+    /// Not encoded.
+    pub discarded: Vec<u8>,
 }
 
 impl Update {
@@ -54,16 +56,21 @@ impl Update {
     pub(super) fn encode(&self, context: Context, out: &mut Vec<u8>) {
         let mut section = Vec::new();
         for p in &self.withdrawn {
-            prefix::encode(p, &mut section);
+            prefix::encode(p, context, &mut section);
         }
         out.extend(u16::try_from(section.len()).unwrap_or(u16::MAX).to_be_bytes());
         out.append(&mut section);
         // RFC 7606 section 5.1: the multiprotocol attributes come first.
+        let nlri = |prefixes: &[Nlri]| {
+            let mut nlri = Vec::new();
+            prefixes.iter().for_each(|p| prefix::encode(p, context, &mut nlri));
+            nlri
+        };
         if let Some((family, prefixes)) = &self.mp_unreach {
-            attributes::encode_unreach(*family, prefixes, &mut section);
+            attributes::encode_unreach(*family, &nlri(prefixes), &mut section);
         }
         if let Some((family, reach)) = &self.mp_reach {
-            attributes::encode_reach(*family, reach, &mut section);
+            attributes::encode_reach(*family, reach.next_hop, &nlri(&reach.prefixes), &mut section);
         }
         if let Some(a) = &self.attributes {
             let next_hop = self.reach.as_ref().and_then(|r| match r.next_hop {
@@ -75,7 +82,7 @@ impl Update {
         out.extend(u16::try_from(section.len()).unwrap_or(u16::MAX).to_be_bytes());
         out.append(&mut section);
         for p in self.reach.iter().flat_map(|r| &r.prefixes) {
-            prefix::encode(p, out);
+            prefix::encode(p, context, out);
         }
     }
 
@@ -87,11 +94,16 @@ impl Update {
         let withdrawn = r.take(usize::from(len)).ok_or_else(list)?;
         let len = r.u16().ok_or_else(list)?;
         let section = r.take(usize::from(len)).ok_or_else(list)?;
-        let withdrawn = prefix::decode_all(Family::V4, withdrawn).ok_or_else(network)?;
-        let nlri = prefix::decode_all(Family::V4, r.rest()).ok_or_else(network)?;
+        let withdrawn = prefix::decode_all(Family::V4, context, withdrawn).ok_or_else(network)?;
+        let nlri = prefix::decode_all(Family::V4, context, r.rest()).ok_or_else(network)?;
 
         let mut decoded = attributes::decode(section, context)?;
-        let mut update = Update { withdrawn, mp_unreach: decoded.unreach.take(), ..Update::default() };
+        let mut update = Update {
+            withdrawn,
+            mp_unreach: decoded.unreach.take(),
+            discarded: core::mem::take(&mut decoded.discarded),
+            ..Update::default()
+        };
         let mp_reach = decoded.reach.take();
         if nlri.is_empty() && mp_reach.is_none() {
             update.malformed = decoded.malformed;
@@ -130,63 +142,135 @@ impl Update {
     }
 }
 
-/// Messages that withdraw these prefixes, as few as possible.
-pub fn pack_withdrawals(family: Family, prefixes: &[IpNet], context: Context) -> Vec<Vec<u8>> {
-    // Two length fields; MP_UNREACH_NLRI has four octets of attribute header and three of family.
-    let room = MAX_LEN - HEADER_LEN - 4 - if family == Family::V6 { 7 } else { 0 };
-    chunks(prefixes, room)
-        .filter_map(|chunk| {
-            let update = match family {
-                Family::V4 => Update { withdrawn: chunk.to_vec(), ..Update::default() },
-                Family::V6 => Update { mp_unreach: Some((family, chunk.to_vec())), ..Update::default() },
-            };
-            // The room was measured, so it fits.
-            Message::Update(update).encode(context).ok()
-        })
-        .collect()
-}
-
-/// Messages that announce these prefixes, all of the next hop's family, as few as possible.
-///
-/// # Errors
-/// The attributes leave no room for a prefix; such a route cannot be advertised (RFC 4271 section 9.2).
-pub fn pack_routes(
-    attributes: &Arc<Attributes>,
-    next_hop: IpAddr,
-    prefixes: &[IpNet],
+/// UPDATE messages that announce prefixes of one family, as few as possible.
+#[derive(Clone, Debug)]
+pub struct Packer {
+    family: Family,
     context: Context,
-) -> Result<Vec<Vec<u8>>, TooLong> {
-    let family = Family::of(next_hop);
-    let update = |chunk: &[IpNet]| {
-        let reach = Reach { next_hop, prefixes: chunk.to_vec() };
-        let attributes = Some(attributes.clone());
-        Message::Update(match family {
-            Family::V4 => Update { attributes, reach: Some(reach), ..Update::default() },
-            Family::V6 => Update { attributes, mp_reach: Some((family, reach)), ..Update::default() },
-        })
-    };
-    // One more octet: the attribute header of MP_REACH_NLRI grows when its value is long.
-    let empty = update(&[]).encode(context)?.len() + 1;
-    let room = MAX_LEN.checked_sub(empty).ok_or(TooLong)?;
-    if prefixes.iter().any(|p| prefix::wire_len(p) > room) {
-        return Err(TooLong);
-    }
-    chunks(prefixes, room).map(|chunk| update(chunk).encode(context)).collect()
+    /// How the prefixes leave.
+    form: Form,
+    /// The attribute section, but for MP_REACH_NLRI.
+    attributes: Vec<u8>,
+    /// Prefixes of the message that is being filled.
+    nlri: Vec<u8>,
+    /// How many octets of prefixes a message holds.
+    room: usize,
 }
 
-/// Cuts prefixes into runs that take at most `room` octets. A prefix that is longer makes a run of its own.
-fn chunks(mut prefixes: &[IpNet], room: usize) -> impl Iterator<Item = &[IpNet]> {
-    core::iter::from_fn(move || {
-        let mut used = 0;
-        let fitting = prefixes
-            .iter()
-            .take_while(|p| {
-                used += prefix::wire_len(p);
-                used <= room
-            })
-            .count();
-        let (chunk, rest) = prefixes.split_at_checked(fitting.max(1))?;
-        prefixes = rest;
-        Some(chunk)
-    })
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// NLRI and NEXT_HOP.
+    Plain,
+    /// MP_REACH_NLRI.
+    Reach(IpAddr),
+    /// Withdrawn Routes.
+    Withdrawn,
+    /// MP_UNREACH_NLRI.
+    Unreach,
+}
+
+impl Packer {
+    /// Announces with these attributes. IPv4 prefixes with an IPv4 next hop leave in the plain fields.
+    ///
+    /// # Errors
+    /// The attributes leave no room for a prefix; such routes cannot be advertised (RFC 4271 section 9.2).
+    pub fn announce(
+        family: Family,
+        attributes: &Attributes,
+        next_hop: IpAddr,
+        context: Context,
+    ) -> Result<Packer, TooLong> {
+        let mut section = Vec::new();
+        let form = match (family, next_hop) {
+            (Family::V4, IpAddr::V4(next_hop)) => {
+                attributes::encode(attributes, Some(next_hop), context, &mut section);
+                Form::Plain
+            }
+            _ => {
+                attributes::encode(attributes, None, context, &mut section);
+                Form::Reach(next_hop)
+            }
+        };
+        Packer::new(family, form, section, context)
+    }
+
+    /// Withdraws.
+    ///
+    /// # Errors
+    /// None in practice: there is always room.
+    pub fn withdraw(family: Family, context: Context) -> Result<Packer, TooLong> {
+        let form = match family {
+            Family::V4 => Form::Withdrawn,
+            Family::V6 => Form::Unreach,
+        };
+        Packer::new(family, form, Vec::new(), context)
+    }
+
+    fn new(family: Family, form: Form, attributes: Vec<u8>, context: Context) -> Result<Packer, TooLong> {
+        // Header, two length fields; then the head of the multiprotocol attribute: four octets, family, next hop.
+        let head = HEADER_LEN
+            + 4
+            + match form {
+                Form::Plain | Form::Withdrawn => 0,
+                Form::Unreach => 7,
+                Form::Reach(next_hop) => 9 + if next_hop.is_ipv4() { 4 } else { 16 },
+            };
+        let room = context.max_len().checked_sub(head + attributes.len()).ok_or(TooLong)?;
+        if room < prefix::NLRI_MAX {
+            return Err(TooLong);
+        }
+        Ok(Packer { family, context, form, attributes, nlri: Vec::new(), room })
+    }
+
+    /// Adds a prefix; a message that is full goes to `out`.
+    pub fn push(&mut self, nlri: Nlri, out: &mut Vec<u8>) {
+        debug_assert_eq!(Family::of(nlri.prefix.addr()), self.family, "one family in one message");
+        let before = self.nlri.len();
+        prefix::encode(&nlri, self.context, &mut self.nlri);
+        if self.nlri.len() > self.room {
+            let last: Vec<u8> = self.nlri.drain(before..).collect();
+            self.finish(out);
+            self.nlri.extend(last);
+        }
+    }
+
+    /// The last message goes to `out`, unless it is empty.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.nlri.is_empty() {
+            return;
+        }
+        let start = out.len();
+        out.extend([0xff; 16]);
+        out.extend([0, 0, super::UPDATE]);
+        // The room was measured, so every length fits.
+        let len = |n: usize| (n as u16).to_be_bytes();
+        match self.form {
+            Form::Plain => {
+                out.extend([0, 0]);
+                out.extend(len(self.attributes.len()));
+                out.extend(&self.attributes);
+                out.append(&mut self.nlri);
+            }
+            Form::Withdrawn => {
+                out.extend(len(self.nlri.len()));
+                out.append(&mut self.nlri);
+                out.extend([0, 0]);
+            }
+            Form::Reach(_) | Form::Unreach => {
+                out.extend([0; 4]);
+                let section = out.len();
+                // RFC 7606 section 5.1: the multiprotocol attribute comes first.
+                match self.form {
+                    Form::Reach(next_hop) => attributes::encode_reach(self.family, next_hop, &self.nlri, out),
+                    _ => attributes::encode_unreach(self.family, &self.nlri, out),
+                }
+                self.nlri.clear();
+                out.extend(&self.attributes);
+                let octets = len(out.len() - section);
+                out[section - 2..section].copy_from_slice(&octets);
+            }
+        }
+        let octets = len(out.len() - start);
+        out[start + 16..start + 18].copy_from_slice(&octets);
+    }
 }

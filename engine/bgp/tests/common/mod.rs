@@ -9,7 +9,7 @@ use std::time::Duration;
 use fairway_bgp::wire::{Context, Message, Update};
 use fairway_bgp::{ConnId, Event, Input, NeighborView, Output, SessionState, Speaker};
 use fairway_desired::bgp::{
-    Direction, Dynamic, Families, Global, Key, Modify, Network, Peer, Policy, Statement, Value,
+    Direction, Dynamic, Families, Global, Key, Network, Peer, Policy, Session, Statement, Value,
 };
 use fairway_desired::{Bgp, Op, Outcome};
 use ipnet::IpNet;
@@ -31,11 +31,11 @@ pub fn secs(s: u64) -> Duration {
 
 pub fn global(asn: u32, id: u8, max_paths: u8) -> Op<Bgp> {
     let router_id = Ipv4Addr::new(10, 0, 0, id);
-    Op::Put(Key::Global, Value::Global(Global { asn, router_id, port: 179, max_paths }))
+    Op::Put(Key::Global, Value::Global(Global::new(asn, router_id, 179, max_paths)))
 }
 
 pub fn peer_value(asn: u32) -> Peer {
-    Peer { asn, port: 179, local: None, password: None, hold_s: 9, families: BOTH, multihop_ttl: None }
+    Peer::new(asn, Session::new(9, BOTH))
 }
 
 pub fn peer(address: &str, asn: u32) -> Op<Bgp> {
@@ -43,7 +43,7 @@ pub fn peer(address: &str, asn: u32) -> Op<Bgp> {
 }
 
 pub fn dynamic(range: &str, asns: &[u32]) -> Op<Bgp> {
-    Op::Put(Key::Dynamic(net(range)), Value::Dynamic(Dynamic { asns: asns.to_vec(), hold_s: 9, families: BOTH }))
+    Op::Put(Key::Dynamic(net(range)), Value::Dynamic(Dynamic { asns: asns.to_vec(), session: Session::new(9, BOTH) }))
 }
 
 pub fn network(prefix: &str, next_hop: &str) -> Op<Bgp> {
@@ -62,7 +62,7 @@ pub fn statement(prefixes: Option<&str>, neighbors: Option<&str>, accept: bool) 
         prefix_set: prefixes.map(Arc::from),
         neighbor_set: neighbors.map(Arc::from),
         accept,
-        modify: Modify::default(),
+        ..Statement::default()
     }
 }
 
@@ -80,6 +80,7 @@ enum Later {
     Dialed { end: End, local: IpAddr, remote: SocketAddr },
     Bytes { to: End, bytes: Vec<u8> },
     Closed { to: End },
+    Drained { end: End },
 }
 
 type End = (usize, ConnId);
@@ -115,6 +116,10 @@ pub struct Net {
     /// UPDATE messages sent, End-of-RIB included.
     pub updates: usize,
     pub log: Vec<String>,
+    /// How the UPDATEs that are watched are encoded.
+    pub context: Context,
+    /// How often a speaker waited for its bytes to leave.
+    pub drains: usize,
 }
 
 impl Net {
@@ -145,6 +150,8 @@ impl Net {
             watch: None,
             updates: 0,
             log: vec![],
+            context: Context { four_octet_as: true, extended_messages: true, ..Context::default() },
+            drains: 0,
         }
     }
 
@@ -193,6 +200,12 @@ impl Net {
                     self.later(at, Later::Dialed { end: (node, conn), local, remote });
                 }
                 Output::Send { conn, bytes } => self.send((node, conn), bytes),
+                Output::Limit { .. } | Output::Password { .. } => {}
+                Output::Drain { conn } => {
+                    self.drains += 1;
+                    let at = self.now + self.delay();
+                    self.later(at, Later::Drained { end: (node, conn) });
+                }
                 Output::Close { conn } => {
                     if let Some(other) = self.ends.remove(&(node, conn))
                         && !self.dead.contains(&other)
@@ -222,7 +235,7 @@ impl Net {
         let Some(to) = self.ends.get(&from).copied() else { return };
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let context = Context { four_octet_as: true };
+            let context = self.context;
             let (message, len) = Message::decode(rest, context).expect("well-formed").expect("whole messages");
             if let Message::Update(update) = &message {
                 self.updates += 1;
@@ -285,6 +298,7 @@ impl Net {
                 self.input(server, Input::Accepted { conn, local: remote, remote: source });
                 self.input(end.0, Input::Connected { conn: end.1, local: source, remote });
             }
+            Later::Drained { end } => self.input(end.0, Input::Drained { conn: end.1 }),
             Later::Bytes { to, bytes } => {
                 if self.ends.contains_key(&to) && !self.dead.contains(&to) {
                     self.input(to.0, Input::Received { conn: to.1, bytes });

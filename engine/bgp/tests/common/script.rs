@@ -7,7 +7,17 @@ use std::time::Duration;
 
 use fairway_bgp::wire::{AsPath, Attributes, Capability, Context, Message, Notification, Open, Origin, Reach, Update};
 use fairway_bgp::{ConnId, Event, Input, Output, Speaker};
+use fairway_desired::bgp::Families;
 use fairway_desired::{Bgp, Learned, Op};
+use ipnet::IpNet;
+
+/// What is negotiated with a speaker of today, if it asks for nothing special.
+pub const FOUR: Context = Context {
+    four_octet_as: true,
+    extended_messages: false,
+    add_path: Families { v4: false, v6: false },
+    external: false,
+};
 
 pub struct Script {
     pub speaker: Speaker,
@@ -16,6 +26,8 @@ pub struct Script {
     pub learned: Vec<Learned>,
     next_in: u64,
     pub context: Context,
+    /// Connections that the speaker wants to be told of when all has left.
+    pub drains: Vec<ConnId>,
 }
 
 /// What came out on a connection.
@@ -35,7 +47,8 @@ impl Script {
             events: vec![],
             learned: vec![],
             next_in: 0,
-            context: Context { four_octet_as: true },
+            context: FOUR,
+            drains: vec![],
         }
     }
 
@@ -64,6 +77,8 @@ impl Script {
                     }
                     assert!(rest.is_empty());
                 }
+                Output::Limit { .. } | Output::Password { .. } => {}
+                Output::Drain { conn } => self.drains.push(conn),
                 Output::Learned(l) => self.learned.push(l),
                 Output::Event(e) => self.events.push(e),
             }
@@ -126,7 +141,7 @@ pub fn attributes(as_path: &[u32]) -> Attributes {
 }
 
 pub fn announce(attributes: Attributes, next_hop: &str, prefixes: &[&str]) -> Message {
-    let prefixes = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+    let prefixes = prefixes.iter().map(|p| p.parse::<IpNet>().unwrap().into()).collect();
     let reach = Reach { next_hop: next_hop.parse().unwrap(), prefixes };
     Message::Update(Update { attributes: Some(Arc::new(attributes)), reach: Some(reach), ..Update::default() })
 }

@@ -26,7 +26,7 @@ pub(crate) fn config() -> NodeConfig {
         advertise_cluster_ip: true,
         advertise_external_ip: true,
         cluster_asn: Some(65001),
-        peers: vec![BgpPeer { address: ip("192.168.1.201"), asn: 65002, port: 179, password: None, local: None }],
+        peers: vec![BgpPeer::new(ip("192.168.1.201"), 65002)],
         service_cluster_ip_range: vec![net("12.0.0.0/16")],
         service_external_ip_range: vec![net("10.0.0.0/24")],
         ..NodeConfig::new("n1")
@@ -49,15 +49,9 @@ pub(crate) fn router() -> NodeConfig {
 
 pub(crate) fn node_object(name: &str, number: u8) -> Node {
     Node {
-        name: ObjectName::cluster(name),
         internal_ips: vec![IpAddr::from([192, 168, 1, number])],
-        external_ips: vec![],
         pod_cidrs: vec![net(&format!("11.0.{number}.0/24"))],
-        asn: None,
-        communities: vec![],
-        path_prepend: None,
-        import_reject: vec![],
-        peers: vec![],
+        ..Node::new(ObjectName::cluster(name))
     }
 }
 
