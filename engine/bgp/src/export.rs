@@ -103,9 +103,9 @@ pub(crate) struct Group {
     pending: Vec<Unit>,
     /// Everything may have to.
     all_pending: bool,
-    /// Routes advertised, and how many of them come from each source.
-    announced: usize,
-    by_source: BTreeMap<SourceId, usize>,
+    /// Routes advertised by family, and how many of them come from each source.
+    announced: [usize; 2],
+    by_source: BTreeMap<SourceId, [usize; 2]>,
 }
 
 #[derive(Debug)]
@@ -130,17 +130,33 @@ struct Dump {
 
 impl Group {
     /// Routes that a member was told, or will be as soon as it reads on.
-    fn advertised(&self, member: SourceId) -> usize {
-        self.announced - self.by_source.get(&member).copied().unwrap_or(0)
+    fn advertised(&self, member: SourceId) -> [usize; 2] {
+        let own = self.by_source.get(&member).copied().unwrap_or_default();
+        [self.announced[0] - own[0], self.announced[1] - own[1]]
+    }
+
+    fn count(&mut self, family: Family, from: SourceId, more: bool) {
+        let own = self.by_source.entry(from).or_default();
+        let all = &mut self.announced[family as usize];
+        if more {
+            own[family as usize] += 1;
+            *all += 1;
+        } else {
+            own[family as usize] -= 1;
+            *all -= 1;
+            if *own == [0, 0] {
+                self.by_source.remove(&from);
+            }
+        }
     }
 
     /// An entry becomes this.
     fn record(&mut self, unit: Unit, new: Option<(Shared, SourceId)>, table: &mut Table) {
         let seq = self.next_seq;
+        let family = Family::of(table.prefix(net_of(unit)).addr());
         let Some(entry) = self.out.get_mut(&unit) else {
             let Some((route, from)) = new else { return };
-            self.announced += 1;
-            *self.by_source.entry(from).or_default() += 1;
+            self.count(family, from, true);
             self.out.insert(unit, Entry { route: Some(route), from, seq, before: None });
             self.log.insert(seq, unit);
             self.next_seq += 1;
@@ -152,27 +168,27 @@ impl Group {
             (Some(old), Some((new, from))) if Arc::ptr_eq(old, new) && entry.from == *from => return,
             _ => {}
         }
+        let (mut less, mut more) = (None, None);
         if entry.route.is_some() {
             entry.before = Some((entry.from, entry.seq));
-            self.announced -= 1;
-            if let Some(count) = self.by_source.get_mut(&entry.from) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_source.remove(&entry.from);
-                }
-            }
+            less = Some(entry.from);
         }
         match new {
             Some((route, from)) => {
                 entry.route = Some(route);
                 entry.from = from;
-                self.announced += 1;
-                *self.by_source.entry(from).or_default() += 1;
+                more = Some(from);
             }
             None => entry.route = None,
         }
         self.log.remove(&entry.seq);
         entry.seq = seq;
+        if let Some(from) = less {
+            self.count(family, from, false);
+        }
+        if let Some(from) = more {
+            self.count(family, from, true);
+        }
         self.log.insert(seq, unit);
         self.next_seq += 1;
     }
@@ -271,7 +287,7 @@ impl Speaker {
             next_seq: 0,
             pending: Vec::new(),
             all_pending: true,
-            announced: 0,
+            announced: [0, 0],
             by_source: BTreeMap::new(),
         };
         let id = match self.groups.iter().position(Option::is_none) {
@@ -683,10 +699,10 @@ impl Speaker {
         }
     }
 
-    /// How many routes a neighbour is told.
-    pub(crate) fn advertised(&self, neighbor: &Neighbor) -> usize {
+    /// How many routes a neighbour is told, by family.
+    pub(crate) fn advertised(&self, neighbor: &Neighbor) -> [usize; 2] {
         let group = neighbor.session.as_ref().and_then(|s| self.group(s.group));
-        group.map_or(0, |g| g.advertised(neighbor.source))
+        group.map_or([0, 0], |g| g.advertised(neighbor.source))
     }
 
     /// What a neighbour is told: prefix, path identifier, attributes and source.

@@ -45,5 +45,5 @@ pub mod wire;
 
 pub use io::{ConnId, Event, Input, Output, Time};
 pub use speaker::Speaker;
-pub use view::{Explanation, Messages, NeighborView, RibPath, SessionState};
+pub use view::{Counts, Explanation, Messages, NeighborView, RibPath, SessionState};
 pub use wire::Origin;

@@ -9,7 +9,7 @@ use fairway_desired::bgp::{self, Dynamic, Families, Global, Peer};
 
 use crate::conn::{Conn, Ours};
 use crate::table::SourceId;
-use crate::view::Messages;
+use crate::view::{Counts, Messages};
 use crate::wire::Context;
 use crate::{ConnId, NeighborView, SessionState, Time};
 
@@ -211,7 +211,7 @@ impl Neighbor {
         self.conns.iter().filter_map(Conn::deadline).chain(retry).chain(kept).chain(locked).min()
     }
 
-    pub(crate) fn view(&self, address: IpAddr, received: u32, accepted: u32, advertised: usize) -> NeighborView {
+    pub(crate) fn view(&self, address: IpAddr, counts: [Counts; 2]) -> NeighborView {
         let waiting = if self.dials() || self.is_dynamic() || self.retry_at.is_some() {
             if self.retry_at.is_some() { SessionState::Active } else { SessionState::Idle }
         } else if self.disabled || self.locked.is_some() {
@@ -231,11 +231,13 @@ impl Neighbor {
             asn: session.map(|s| s.asn).or(configured).or_else(said).unwrap_or(0),
             state: self.conns.iter().map(|c| c.state).max().unwrap_or(waiting),
             since: self.since,
-            received: received as usize,
-            accepted: accepted as usize,
-            advertised,
+            received: counts.iter().map(|c| c.received).sum(),
+            accepted: counts.iter().map(|c| c.accepted).sum(),
+            advertised: counts.iter().map(|c| c.advertised).sum(),
+            by_family: counts,
             hold_s: session.map_or(self.settings.session().hold_s, |s| s.hold_s),
             router_id: session.map(|s| s.router_id),
+            restart_s: session.and_then(|s| s.restart).map(|r| r.time_s),
             dynamic: self.is_dynamic(),
             last_error: self.last_error.clone(),
             disabled: self.disabled,

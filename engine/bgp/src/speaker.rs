@@ -15,6 +15,7 @@ use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
+use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
 use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
 
@@ -202,9 +203,20 @@ impl Speaker {
             .iter()
             .map(|(address, neighbor)| {
                 let source = self.table.source(neighbor.source);
-                neighbor.view(*address, source.received.iter().sum(), source.accepted, self.advertised(neighbor))
+                let advertised = self.advertised(neighbor);
+                let counts = [0, 1].map(|i| Counts {
+                    received: source.received[i] as usize,
+                    accepted: source.accepted[i] as usize,
+                    advertised: advertised[i],
+                });
+                neighbor.view(*address, counts)
             })
             .collect()
+    }
+
+    /// Who we are, if we are configured.
+    pub const fn global(&self) -> Option<&Global> {
+        self.global.as_ref()
     }
 
     /// The Loc-RIB of a family, sorted by prefix, each prefix's best path first.

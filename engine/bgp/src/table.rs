@@ -42,8 +42,8 @@ pub(crate) struct Source {
     pub(crate) router_id: Ipv4Addr,
     /// Routes in the Adj-RIB-In, by family.
     pub(crate) received: [u32; 2],
-    /// How many of them import accepted.
-    pub(crate) accepted: u32,
+    /// How many of them import accepted, by family.
+    pub(crate) accepted: [u32; 2],
     /// Routes of another generation are stale: they were not sent again since.
     generation: [u8; 2],
     /// How many are stale.
@@ -59,11 +59,15 @@ impl Source {
             client: false,
             router_id: Ipv4Addr::UNSPECIFIED,
             received: [0; 2],
-            accepted: 0,
+            accepted: [0; 2],
             generation: [0; 2],
             stale: [0; 2],
             first: NONE,
         }
+    }
+
+    fn count(&mut self, family: usize, was: bool, is: bool) {
+        self.accepted[family] = self.accepted[family] + u32::from(is) - u32::from(was);
     }
 }
 
@@ -331,7 +335,7 @@ impl Table {
             return Some(self.change(net, |table| {
                 let Some(route) = table.routes.get_mut(id as usize).and_then(Option::as_mut) else { return };
                 let source = &mut table.sources[source as usize];
-                source.accepted = source.accepted + u32::from(accepted.is_some()) - u32::from(route.accepted.is_some());
+                source.count(family, route.accepted.is_some(), accepted.is_some());
                 route.received = received.clone();
                 route.accepted = accepted;
                 route.last_resort = false;
@@ -341,7 +345,7 @@ impl Table {
         Some(self.change(net, |table| {
             let owner = &mut table.sources[source as usize];
             owner.received[family] += 1;
-            owner.accepted += u32::from(accepted.is_some());
+            owner.accepted[family] += u32::from(accepted.is_some());
             let route = Route {
                 net,
                 source,
@@ -392,10 +396,11 @@ impl Table {
             return None;
         }
         let (net, source) = (route.net, route.source);
+        let family = index(Family::of(self.prefix(net).addr()));
         Some(self.change(net, |table| {
             let Some(route) = table.routes.get_mut(id as usize).and_then(Option::as_mut) else { return };
             let source = &mut table.sources[source as usize];
-            source.accepted = source.accepted + u32::from(accepted.is_some()) - u32::from(route.accepted.is_some());
+            source.count(family, route.accepted.is_some(), accepted.is_some());
             route.accepted = accepted;
         }))
     }
@@ -423,7 +428,7 @@ impl Table {
         let Some(route) = self.routes.get_mut(id as usize).and_then(Option::take) else { return };
         let source = &mut self.sources[route.source as usize];
         source.received[family] -= 1;
-        source.accepted -= u32::from(route.accepted.is_some());
+        source.count(family, route.accepted.is_some(), false);
         source.stale[family] -= u32::from(route.generation != source.generation[family]);
         match self.routes.get_mut(route.before as usize).and_then(Option::as_mut) {
             Some(before) => before.after = route.after,

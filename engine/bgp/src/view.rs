@@ -58,6 +58,10 @@ pub struct NeighborView {
     pub accepted: usize,
     /// Prefixes advertised (Adj-RIB-Out).
     pub advertised: usize,
+    /// The same for IPv4 and for IPv6.
+    pub by_family: [Counts; 2],
+    /// Graceful restart is agreed on: seconds for which its routes are kept.
+    pub restart_s: Option<u16>,
     /// Hold time in seconds: negotiated while the session is up, else the one we offer.
     pub hold_s: u16,
     /// Its BGP identifier, while the session is up.
@@ -92,6 +96,17 @@ pub struct NeighborView {
     pub client: bool,
     /// Some of its routes are kept although its session ended.
     pub stale: bool,
+}
+
+/// Routes of one family of a neighbour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In its Adj-RIB-In.
+    pub received: usize,
+    /// In the Loc-RIB.
+    pub accepted: usize,
+    /// In its Adj-RIB-Out.
+    pub advertised: usize,
 }
 
 /// Messages by kind.
