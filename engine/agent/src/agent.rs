@@ -290,7 +290,7 @@ impl Agent {
             KernelEvent::Changed(PlaneId::Ipvs) => return lanes.ipvs.reconciler.suspect(now),
             // The speaker is here, nobody else has access to it.
             KernelEvent::Changed(PlaneId::Bgp) => return,
-            KernelEvent::Freed(key) => return lanes.route.reconciler.freed(&key),
+            KernelEvent::Foreign(key) => return lanes.route.reconciler.foreign(now, &key),
         };
         for key in &dropped {
             self.lanes.route.reconciler.doubt(key);

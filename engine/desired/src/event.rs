@@ -32,6 +32,6 @@ pub enum KernelEvent {
     Interface(Arc<str>, Option<Interface>),
     /// Somebody else changed or removed what is ours in a plane.
     Changed(PlaneId),
-    /// Somebody else's route of this key is gone.
-    Freed(RouteKey),
+    /// Somebody else's route of this key came or went.
+    Foreign(RouteKey),
 }

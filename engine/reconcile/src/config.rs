@@ -15,7 +15,7 @@ pub struct Config {
     pub resync: Time,
     /// How long after a change by somebody else the table is observed: changes come in bursts.
     pub suspect_wait: Time,
-    /// Shortest pause between an observation and one because of somebody else's change.
+    /// Shortest pause between two observations because of somebody else's changes.
     pub suspect_pause: Time,
     /// An apply is one transaction: all ops take effect or none. A refused transaction of several ops is sent again
     /// in halves, until the guilty op stands alone.

@@ -55,8 +55,8 @@ pub struct Reconciler<P: Plane> {
     doubted: BTreeSet<P::Key>,
     /// When to observe next.
     observe_at: Time,
-    /// When the last answer to an observation came.
-    observed_at: Option<Time>,
+    /// No earlier than then because of a change by somebody else.
+    suspect_after: Time,
     /// Somebody else changed the table while it was observed.
     suspected: bool,
     observe_failures: u32,
@@ -121,7 +121,7 @@ impl<P: Plane> Reconciler<P> {
             changed: BTreeSet::new(),
             doubted: BTreeSet::new(),
             observe_at: Time::ZERO,
-            observed_at: None,
+            suspect_after: Time::ZERO,
             suspected: false,
             observe_failures: 0,
             apply_failures: 0,
@@ -218,9 +218,11 @@ impl<P: Plane> Reconciler<P> {
             self.suspected = true;
             return;
         }
-        let soon = now.saturating_add(self.config.suspect_wait);
-        let pause = self.observed_at.map_or(Time::ZERO, |at| at.saturating_add(self.config.suspect_pause));
-        self.observe_at = self.observe_at.min(soon.max(pause));
+        let soon = now.saturating_add(self.config.suspect_wait).max(self.suspect_after);
+        if soon < self.observe_at {
+            self.observe_at = soon;
+            self.suspect_after = soon.saturating_add(self.config.suspect_pause);
+        }
     }
 
     /// The entry may be gone by itself. If it is desired it is put again, without a look at the table; if it is not,
@@ -236,8 +238,12 @@ impl<P: Plane> Reconciler<P> {
         self.refresh(key);
     }
 
-    /// What stood in the way of an entry may be gone: a key parked as [`Outcome::Foreign`] is tried again.
-    pub fn freed(&mut self, key: &P::Key) {
+    /// Somebody else's entry of this key came or went. If it replaced ours, the table is observed soon. If it stood in
+    /// the way of ours, which is parked as [`Outcome::Foreign`], that is tried again.
+    pub fn foreign(&mut self, now: Time, key: &P::Key) {
+        if self.tracker.actual().contains_key(key) || self.flying.contains(key) {
+            return self.suspect(now);
+        }
         if let Some(trouble) = self.troubles.get_mut(key)
             && (trouble.outcome, trouble.wait) == (Outcome::Foreign, Wait::Parked)
             && !self.foreign.contains(key)
@@ -369,7 +375,6 @@ impl<P: Plane> Reconciler<P> {
         self.warm = true;
         self.observe_failures = 0;
         self.observe_at = now.saturating_add(self.jitter(self.config.resync));
-        self.observed_at = Some(now);
         if mem::take(&mut self.suspected) {
             self.suspect(now);
         }
