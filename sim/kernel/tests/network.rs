@@ -339,7 +339,7 @@ fn links_go_down_as_in_linux() {
     route(kernel, "10.8.0.0/16", &["10.0.1.2"], PROTO_KUBE_ROUTER);
     route(kernel, "fd09::/32", &["fd00:1::2", "fd00:2::2"], PROTO_KUBE_ROUTER);
     route(kernel, "fd08::/32", &["fd00:1::2"], PROTO_KUBE_ROUTER);
-    let main = |kernel: &fairway_kernel::Kernel| -> Vec<String> {
+    let main = |kernel: &Kernel| -> Vec<String> {
         let main = kernel.routes().filter(|(key, _)| key.table == MAIN_TABLE);
         main.map(|(key, value)| format!("{} {}", key.prefix, value.next_hops.len())).collect()
     };
