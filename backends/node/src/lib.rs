@@ -2,7 +2,7 @@
 //!
 //! This is the shell of the node daemon. It decides nothing: a thread of its own feeds the agent with what happened
 //! and carries out what it wants. Requests to the kernel go to a second thread ([`RealKernel`]), so that a long write
-//! does not hold up BGP's keepalives. Sockets belong to the network namespace of the thread that opened them; both
+//! does not hold up BGP's keepalives. What a kernel says unasked ([`Watched`]) is heard between other inputs. Sockets belong to the network namespace of the thread that opened them; both
 //! threads enter theirs first ([`Start::enter`]).
 //!
 //! Deliberately not here: where Kubernetes' objects come from (the caller sends [`Command::Input`]), flags, and
@@ -11,5 +11,6 @@
 mod kernel;
 mod node;
 
-pub use kernel::{OpenError, RealKernel};
+pub use fairway_backend_route::Monitor;
+pub use kernel::{OpenError, RealKernel, Watched};
 pub use node::{Command, Ended, Node, Open, Question, Start};
