@@ -210,10 +210,8 @@ impl Ear<'_> {
             kind::NEW_LINK | kind::DEL_LINK => self.link(heard),
             kind::NEW_ADDR | kind::DEL_ADDR => self.address(heard),
             kind::NEW_ROUTE | kind::DEL_ROUTE => self.route(heard),
-            kind::NEW_RULE | kind::DEL_RULE => {
-                if !self.is_own(heard) && rule::is_ours(heard.payload) {
-                    self.events.push(KernelEvent::Changed(PlaneId::Rule));
-                }
+            kind::NEW_RULE | kind::DEL_RULE if !self.is_own(heard) && rule::is_ours(heard.payload) => {
+                self.events.push(KernelEvent::Changed(PlaneId::Rule));
             }
             _ => {}
         }
