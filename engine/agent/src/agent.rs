@@ -20,6 +20,7 @@ use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
 use crate::readiness;
 use crate::text::Text;
+use crate::view::PlaneView;
 
 /// One whole node. See the crate's documentation for the order in which it works.
 ///
@@ -263,6 +264,18 @@ impl Agent {
         parked
     }
 
+    /// All planes, in rank order.
+    pub fn planes(&self) -> Vec<PlaneView> {
+        let mut planes = Vec::new();
+        each!(&self.lanes, lane => planes.push(lane.view()));
+        planes
+    }
+
+    /// Whether every kind of object was listed once.
+    pub fn synced(&self) -> bool {
+        self.compute.synced()
+    }
+
     /// What the kernel has of the routes to a prefix that BGP learned, and why; one clause, for an operator.
     pub fn kernel_route(&self, prefix: IpNet) -> String {
         let key = RouteKey { prefix: prefix.trunc(), table: MAIN_TABLE, metric: self.route_metric };
@@ -275,8 +288,7 @@ impl Agent {
         if reconciler.in_sync(&key) {
             return format!("in the kernel: {route}");
         }
-        let parked = reconciler.parked().find(|(parked, _)| **parked == key).map(|(_, outcome)| outcome);
-        match parked {
+        match reconciler.parked_as(&key) {
             Some(Outcome::Foreign) => format!(
                 "not in the kernel: a route that is not ours has this prefix and metric {} (another \
                  --bgp-route-metric puts ours beside it)",
