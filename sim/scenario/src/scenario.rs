@@ -78,6 +78,8 @@ pub struct Node {
 /// knows, and puts what it learns into its kernel with ECMP.
 #[derive(Debug, Clone)]
 pub struct Router {
+    /// Own prefixes to announce.
+    pub networks: Vec<IpNet>,
     /// Addresses by LAN.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Its AS number.

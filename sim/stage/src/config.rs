@@ -59,7 +59,7 @@ pub fn router_config(topology: &Topology, name: &str, router: &Router) -> Result
             router_id,
             accept,
             import_reject: router.reject.clone(),
-            networks: vec![],
+            networks: router.networks.clone(),
             addresses,
         },
     ))

@@ -145,10 +145,12 @@ impl Reader<'_> {
         let accept = self.optional(&mut fields, "accept");
         let accept = accept.map(|node| self.list(node, |reader, node| reader.number(node, 1, u32::MAX)));
         let reject = self.optional(&mut fields, "reject").map(|node| self.list(node, Self::cidr));
+        let networks = self.optional(&mut fields, "networks").map(|node| self.list(node, Self::cidr));
         let gateways = self.gateways(&mut fields, Gateways::None);
         let addresses = self.addresses(topology, fields, taken);
         let (accept, reject) = (accept.unwrap_or_default(), reject.unwrap_or_default());
-        Some(Router { addresses, asn: asn?, accept, reject, gateways })
+        let networks = networks.unwrap_or_default();
+        Some(Router { networks, addresses, asn: asn?, accept, reject, gateways })
     }
 
     fn read_tester(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Tester> {

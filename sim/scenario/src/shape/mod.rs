@@ -165,6 +165,8 @@ struct Router {
     accept: Option<OneOrMany<u32>>,
     /// Prefixes it refuses on import: each one itself and everything inside.
     reject: Option<OneOrMany<Cidr>>,
+    /// Own prefixes to announce.
+    networks: Option<OneOrMany<Cidr>>,
     /// Where its default route points: `none` (default), `routers`, or hosts.
     gateways: Option<OneOrMany<String>>,
     /// Addresses by LAN.
