@@ -423,8 +423,7 @@ fn updates() -> impl Strategy<Value = Update> {
             reach: reach.map(|(next_hop, prefixes)| Reach { next_hop: next_hop.into(), prefixes }),
             mp_reach: mp_reach.map(|(next_hop, prefixes)| (Family::V6, Reach { next_hop: next_hop.into(), prefixes })),
             mp_unreach: mp_unreach.map(|p| (Family::V6, p)),
-            malformed: None,
-            discarded: vec![],
+            ..Update::default()
         })
 }
 
