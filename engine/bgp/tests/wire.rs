@@ -515,7 +515,7 @@ proptest! {
             let again = read.encode(FULL);
             let whole = match &read {
                 Message::Open(_) => true,
-                Message::Update(u) => u.malformed.is_none() && u.discarded.is_empty(),
+                Message::Update(u) => u.malformed.is_none() && u.discarded.is_empty() && !u.foreign,
                 _ => false,
             };
             if let (Ok(again), true) = (again, whole) {

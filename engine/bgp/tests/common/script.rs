@@ -1,6 +1,7 @@
 //! One speaker against a scripted other side: messages in, outputs out.
 #![allow(dead_code, unreachable_pub)]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Script {
     pub learned: Vec<Learned>,
     next_in: u64,
     pub context: Context,
+    /// Where it is another one: for what is received and for what is said.
+    pub contexts: BTreeMap<ConnId, (Context, Context)>,
     /// Connections that the speaker wants to be told of when all has left.
     pub drains: Vec<ConnId>,
     /// Connections with their TTLs: ours, and the lowest of theirs.
@@ -52,6 +55,7 @@ impl Script {
             learned: vec![],
             next_in: 0,
             context: FOUR,
+            contexts: BTreeMap::new(),
             drains: vec![],
             ttls: vec![],
             passwords: vec![],
@@ -88,7 +92,8 @@ impl Script {
                 Output::Close { conn } => outs.push(Out::Close(conn)),
                 Output::Send { conn, bytes } => {
                     let mut rest = &bytes[..];
-                    while let Some((message, len)) = Message::decode(rest, self.context).unwrap() {
+                    let context = self.contexts.get(&conn).map_or(self.context, |c| c.0);
+                    while let Some((message, len)) = Message::decode(rest, context).unwrap() {
                         outs.push(Out::Say(conn, message));
                         rest = &rest[len..];
                     }
@@ -152,7 +157,8 @@ impl Script {
     }
 
     pub fn say(&mut self, conn: ConnId, message: &Message) -> Vec<Out> {
-        let bytes = message.encode(self.context).unwrap();
+        let context = self.contexts.get(&conn).map_or(self.context, |c| c.1);
+        let bytes = message.encode(context).unwrap();
         self.input(Input::Received { conn, bytes })
     }
 
