@@ -144,6 +144,10 @@ impl Speaker {
                 self.regroup(now, *peer);
             }
         }
+        // Another limit may already be passed.
+        for peer in &dirty.settings {
+            self.limit(now, *peer);
+        }
     }
 
     /// Settings changed under a session that stands.
