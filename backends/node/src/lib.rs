@@ -11,5 +11,6 @@
 mod kernel;
 mod node;
 
+pub use fairway_backend_bgp::offers_md5;
 pub use kernel::{OpenError, RealKernel};
 pub use node::{Command, Ended, Node, Open, Question, Start};

@@ -189,6 +189,10 @@ impl Agent {
                 self.compute.handle(delta);
                 self.unflushed = true;
             }
+            Input::Router(router) => {
+                self.compute.set_router(*router);
+                self.unflushed = true;
+            }
             Input::Observed(observation) => self.observed(observation),
             Input::Applied(applied) => self.applied(applied),
         }
