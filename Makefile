@@ -14,7 +14,7 @@ deps:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing && \
-	    for d in $(filter-out bird2,$(DAEMONS)) bird; do case " $$missing " in *" $$d"*) systemctl disable --now $$d 2>/dev/null || :;; esac; done; \
+	    for d in $(filter-out bird2,$(DAEMONS)) bird; do case " $$(echo $$missing)" in *" $$d"*) systemctl disable --now $$d 2>/dev/null || :;; esac; done; \
 	  else echo "make: please install: $$missing" >&2; exit 2; fi; fi
 	@cargo --version >/dev/null 2>&1 || { echo "make: cargo is not installed: install a stable Rust toolchain (1.95 or newer) first" >&2; exit 2; }
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -1,17 +1,19 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
 use fairway_desired::{
-    Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey, RouteValue, Rule,
-    Sysctl,
+    Addr, Bgp, Filter, Ipvs, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey,
+    RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_reconcile::{Allow, Request, Time};
+use ipnet::IpNet;
 
 use crate::inherited::Inherited;
 use crate::io::{Applied, Input, KernelPlane, Observation, Output};
@@ -36,6 +38,8 @@ pub struct Agent {
     dirty: bool,
     notices: BTreeSet<Notice>,
     graceful_restart: bool,
+    /// `--bgp-route-metric`
+    route_metric: u32,
     seen: Seen,
     /// The speaker was told of a restart, or there was none.
     told_restart: bool,
@@ -129,6 +133,7 @@ impl Agent {
     pub fn new(config: NodeConfig, seed: u64) -> Self {
         let excluded = config.excluded_cidrs.clone();
         let graceful_restart = config.graceful_restart.is_some();
+        let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
         let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
         if !excluded.is_empty() {
@@ -158,6 +163,7 @@ impl Agent {
             dirty: true,
             notices: BTreeSet::new(),
             graceful_restart,
+            route_metric,
             seen: Seen::default(),
             told_restart: false,
             complete: false,
@@ -259,6 +265,30 @@ impl Agent {
         let mut parked = Vec::new();
         each!(&self.lanes, lane => parked.extend(lane.parked()));
         parked
+    }
+
+    /// What the kernel has of the routes to a prefix that BGP learned, and why; one clause, for an operator.
+    pub fn kernel_route(&self, prefix: IpNet) -> String {
+        let key = RouteKey { prefix: prefix.trunc(), table: MAIN_TABLE, metric: self.route_metric };
+        let reconciler = &self.lanes.route.reconciler;
+        let Some(wanted) = reconciler.tracker().desired().get(&key) else {
+            return "no route of ours is wanted: BGP has no next hop for it that this node uses".into();
+        };
+        let hops: Vec<String> = wanted.next_hops.iter().filter_map(|hop| hop.via).map(|via| via.to_string()).collect();
+        let route = format!("via {}, protocol {}, metric {}", hops.join(" and "), wanted.protocol, key.metric);
+        if reconciler.in_sync(&key) {
+            return format!("in the kernel: {route}");
+        }
+        let parked = reconciler.parked().find(|(parked, _)| **parked == key).map(|(_, outcome)| outcome);
+        match parked {
+            Some(Outcome::Foreign) => format!(
+                "not in the kernel: a route that is not ours has this prefix and metric {} (another \
+                 --bgp-route-metric puts ours beside it)",
+                key.metric
+            ),
+            Some(Outcome::Refused(errno)) => format!("the kernel refuses it with errno {errno}: {route}"),
+            _ => format!("on its way into the kernel: {route}"),
+        }
     }
 
     /// The notices that stand.

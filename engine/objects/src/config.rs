@@ -209,8 +209,8 @@ pub struct NodeConfig {
     pub import_default_route: bool,
     /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
     pub route_metric: u32,
-    /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered; `None`: nowhere.
-    pub admin: Option<SocketAddr>,
+    /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
+    pub admin: Vec<SocketAddr>,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -255,7 +255,7 @@ impl NodeConfig {
             graceful_restart: None,
             import_default_route: false,
             route_metric: 0,
-            admin: None,
+            admin: vec![],
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -1,0 +1,90 @@
+//! The admin port, on a thread of its own: whoever reads a long table there holds up no keepalive.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fairway_backend_admin::{Job, serve};
+use fairway_objects::{Notice, NoticeChange, Subject};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long an address that is taken is left alone.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The thread. Dropping it closes the port.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Listens on all addresses; one that cannot be had is a notice, and tried again.
+    pub(crate) fn start(
+        addresses: Vec<SocketAddr>,
+        enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
+        jobs: mpsc::Sender<Job>,
+        notices: mpsc::UnboundedSender<NoticeChange>,
+    ) -> io::Result<Admin> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("admin port".into()).spawn(move || {
+            if let Err(error) = enter() {
+                return raise(&notices, &notice("", format!("entering the network namespace: {error}")));
+            }
+            runtime.block_on(async move {
+                for address in addresses {
+                    tokio::spawn(listen(address, jobs.clone(), notices.clone()));
+                }
+                // An error means that we are dropped, which is what is waited for.
+                let _dropped = stopped.await;
+            });
+        })?;
+        Ok(Admin { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _over = thread.join();
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, jobs: mpsc::Sender<Job>, notices: mpsc::UnboundedSender<NoticeChange>) {
+    let mut standing: Option<Notice> = None;
+    loop {
+        let reason = match TcpListener::bind(address).await {
+            Ok(listener) => {
+                if let Some(notice) = standing.take() {
+                    // The loop is gone: so are we in a moment.
+                    let _gone = notices.send(NoticeChange::Cleared(notice));
+                }
+                match serve(listener, jobs.clone()).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        let now = notice(&address.to_string(), format!("the gobgp client is not answered: {reason}"));
+        if standing.as_ref() != Some(&now) {
+            raise(&notices, &now);
+            standing = Some(now);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn notice(address: &str, reason: String) -> Notice {
+    Notice { subject: Subject::Flag("gobgp-admin-address".into()), field: address.into(), reason }
+}
+
+fn raise(notices: &mpsc::UnboundedSender<NoticeChange>, notice: &Notice) {
+    let _gone = notices.send(NoticeChange::Raised(notice.clone()));
+}
