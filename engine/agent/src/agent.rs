@@ -200,6 +200,10 @@ impl Agent {
                 self.unflushed = true;
             }
             Input::Kernel(event) => self.kernel(event),
+            Input::Router(router) => {
+                self.compute.set_router(*router);
+                self.unflushed = true;
+            }
             Input::Observed(observation) => self.observed(observation),
             Input::Applied(applied) => self.applied(applied),
         }
