@@ -12,7 +12,7 @@ use fairway_desired::{
     AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
     RouteKind, RouteValue, ipvs,
 };
-use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, Scheduler};
+use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -234,6 +234,8 @@ fn router(number: u8, networks: &[&str]) -> NodeConfig {
         import_reject: vec![],
         networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
         addresses: vec![ip(&format!("192.168.1.{number}"))],
+        peers: vec![],
+        sessions: RouterSessions::default(),
     };
     NodeConfig::router("vm-201", router)
 }

@@ -66,7 +66,7 @@ pub enum Input {
     /// The deadline passed.
     Tick,
     /// First of all inputs, if at all: we were here a moment ago, and our forwarding state still stands (RFC 4724
-    /// section 4.1). Neighbours with graceful restart are told so.
+    /// section 4.1). Neighbours with graceful restart are told so in their first session.
     Restarted,
     /// All of the configuration was applied once: what we advertise is complete. Ends the waiting after `Restarted`.
     Complete,

@@ -118,7 +118,7 @@ impl Speaker {
     }
 
     /// Ends the session of a neighbour that sent too much, or warns (RFC 4486 section 4).
-    fn limit(&mut self, now: Time, peer: IpAddr) {
+    pub(crate) fn limit(&mut self, now: Time, peer: IpAddr) {
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
         let Some(max) = neighbor.settings.session().max_prefixes else { return };
         let MaxPrefixes { limit, warn_percent, restart_s } = max;

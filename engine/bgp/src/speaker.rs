@@ -14,7 +14,7 @@ use crate::intern::{Interner, Shared};
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::reach::Reach;
-use crate::restart::Restarting;
+use crate::restart::{Restarting, Returned};
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
@@ -47,7 +47,9 @@ pub struct Speaker {
     pub(crate) group_ids: BTreeMap<GroupKey, u32>,
     /// Groups in which something may be to do.
     pub(crate) dirty_groups: BTreeSet<u32>,
-    /// We came back from a restart, and have not said all yet.
+    /// We came back from a restart.
+    pub(crate) returned: Option<Returned>,
+    /// And have not said all yet.
     pub(crate) restarting: Option<Restarting>,
     /// We are about to go away.
     pub(crate) draining: bool,
@@ -81,6 +83,7 @@ impl Speaker {
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
             dirty_groups: BTreeSet::new(),
+            returned: None,
             restarting: None,
             draining: false,
             shut_down: false,
@@ -108,7 +111,10 @@ impl Speaker {
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
-            Input::Restarted => self.restarting = Some(Restarting::default()),
+            Input::Restarted => {
+                self.returned = Some(Returned::new(now));
+                self.restarting = Some(Restarting::default());
+            }
             Input::Complete => {
                 if let Some(restarting) = &mut self.restarting {
                     restarting.complete = true;

@@ -9,7 +9,9 @@ use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{
     Addr, Bgp, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Route, RouteKey, Rule, Sysctl, Table,
 };
-use fairway_objects::{Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service};
+use fairway_objects::{
+    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, RouterConfig, Service,
+};
 use ipnet::IpNet;
 
 use crate::ledger::Ledger;
@@ -202,6 +204,16 @@ impl Compute {
         &self.state.config
     }
 
+    /// The configuration of a router changed. A node is none, and stays what it is.
+    pub fn set_router(&mut self, router: RouterConfig) {
+        if let Role::Router(old) = &mut self.state.config.role
+            && *old != router
+        {
+            *old = router;
+            self.dirty.insert(Unit::Global);
+        }
+    }
+
     /// Whether every kind that matters was listed once. Before that nothing may be deleted from a kernel.
     pub fn synced(&self) -> bool {
         self.state.is_router()
@@ -237,6 +249,10 @@ impl Compute {
                     self.forget(&ObjectKey { kind, name });
                 }
                 self.listed.insert(kind);
+                if kind == Kind::Node && !self.state.nodes_listed {
+                    self.state.nodes_listed = true;
+                    self.dirty.insert(Unit::Global);
+                }
             }
         }
     }

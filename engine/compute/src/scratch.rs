@@ -26,6 +26,7 @@ pub fn from_scratch(
     interfaces: Option<&BTreeMap<Arc<str>, Interface>>,
 ) -> (Desired, BTreeSet<Notice>) {
     let mut state = State::new(config.clone(), interfaces.cloned());
+    state.nodes_listed = true;
     for object in objects {
         match object {
             Object::Node(o) => {

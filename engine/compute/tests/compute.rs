@@ -9,7 +9,8 @@ use build::*;
 use fairway_compute::{Changes, Compute, Desired, Ops, from_scratch};
 use fairway_desired::{Interface, Learned, Op, Plane, RouteValue, Table, bgp, filter, ipvs};
 use fairway_objects::{
-    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, Scheduler, Service, TrafficPolicy,
+    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, PeerOptions, Role, RouterConfig, RouterPeer,
+    Scheduler, Service, TrafficPolicy,
 };
 use proptest::prelude::*;
 
@@ -22,6 +23,7 @@ fn feed(compute: &mut Compute, objects: impl IntoIterator<Item = Object>) -> Cha
 
 fn computed(config: NodeConfig, objects: Vec<Object>) -> (Desired, BTreeSet<String>) {
     let mut compute = Compute::new(config);
+    compute.handle(Delta::Listed(Kind::Node));
     let changes = feed(&mut compute, objects);
     let raised = changes.notices.into_iter().map(|n| match n {
         NoticeChange::Raised(n) => n.to_string(),
@@ -447,6 +449,51 @@ fn whoever_was_on_a_link_that_is_down_is_nowhere_else() {
     compute.interface(&eth2, None);
     compute.interface(&eth1, Some(bare(true)));
     assert_eq!(compute.on_link(), [], "it is up again, without the prefix");
+}
+
+#[test]
+fn a_router_has_the_sessions_it_is_told_and_they_change_while_it_runs() {
+    let config = router();
+    let Role::Router(mut router) = config.role.clone() else { panic!("not a router") };
+    let mut compute = Compute::new(config);
+    let before = compute.flush();
+    assert!(before.ops.bgp.len() > 3, "{:?}", before.ops.bgp);
+    router.peers = vec![
+        RouterPeer { address: ip("192.168.1.9"), asn: 65002, password: Some("secret".into()) },
+        RouterPeer { address: ip("192.168.1.8"), asn: 65001, password: None },
+    ];
+    router.sessions.reflector = true;
+    router.sessions.ipv6 = false;
+    router.sessions.options = PeerOptions { passive: true, ttl_security: Some(1), ..PeerOptions::default() };
+    router.import_reject = vec!["10.9.0.0/16".parse().expect("a prefix")];
+    compute.set_router(router.clone());
+    let changes = compute.flush();
+    let desired = compute.desired().bgp;
+    let peer = |address: &str| match desired.get(&bgp::Key::Peer(ip(address))) {
+        Some(bgp::Value::Peer(peer)) => peer.clone(),
+        other => panic!("{address}: {other:?}"),
+    };
+    let (own, other) = (peer("192.168.1.9"), peer("192.168.1.8"));
+    assert_eq!((own.asn, own.password.as_deref(), own.passive), (65002, Some("secret"), true));
+    assert_eq!(own.session.families, bgp::Families { v4: true, v6: false });
+    assert_eq!(own.session.distance, bgp::Distance::Security(1));
+    assert!(own.session.reflector_client && !other.session.reflector_client, "only its own AS is reflected to");
+    let members =
+        |op: &&Op<bgp::Bgp>| matches!(op, Op::Put(bgp::Key::PrefixMember(..), _) | Op::Del(bgp::Key::PrefixMember(..)));
+    assert_eq!(changes.ops.bgp.iter().filter(members).count(), 2, "one prefix comes, one goes: {:?}", changes.ops.bgp);
+    compute.set_router(router);
+    assert!(compute.flush().ops.is_empty(), "nothing changed");
+    // A node is none.
+    let mut node = Compute::new(build::config());
+    node.flush();
+    node.set_router(RouterConfig {
+        asn: 1,
+        ..match build::router().role {
+            Role::Router(r) => r,
+            Role::Node => panic!(),
+        }
+    });
+    assert!(node.flush().ops.is_empty());
 }
 
 #[test]

@@ -53,8 +53,10 @@ pub(crate) struct Host {
     /// Calls into its kernel that shall fail.
     pub(crate) kernel_failures: Failures,
     pub(crate) agent: Option<Node>,
-    /// gobgpd or BIRD in place of our agent.
+    /// Somebody else's daemon in place of our agent.
     pub(crate) foreign: Option<ForeignRouter>,
+    /// A daemon ran here since it booted.
+    pub(crate) daemon_ran: bool,
     pub(crate) watcher: Option<WatcherId>,
 }
 
@@ -152,6 +154,7 @@ impl Host {
             kernel_failures: Failures::default(),
             agent: None,
             foreign: None,
+            daemon_ran: false,
             watcher: None,
         };
         host.configure_links(topology)?;

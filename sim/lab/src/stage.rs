@@ -1,6 +1,6 @@
 //! The lab as a stage: what a scenario can ask of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fairway_agent::Input;
@@ -12,8 +12,8 @@ use fairway_desired::{
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Plane,
-    Protocol, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
+    Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -22,6 +22,7 @@ use crate::clients::{prepare_sources, refused};
 use crate::host::{Host, Role};
 use crate::lab::{Lab, Off, features};
 use crate::load::{Load, Seen};
+use crate::routers::type_in;
 
 /// How long nothing is looked at while a scenario waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -91,6 +92,20 @@ impl Stage for Lab {
 
     fn bgp_tool(&mut self, host: &str, show: BgpShow) -> Result<Option<(String, String)>, StageError> {
         self.find(host)?.foreign.as_ref().map(|router| router.show(show)).transpose().map_err(refused)
+    }
+
+    fn ask(&mut self, host: &str, software: Software, run: &str) -> Result<Answer, StageError> {
+        let found = self.find(host)?;
+        let runs = self.software_of(host);
+        if runs != software {
+            let (runs, asked) = (runs.as_str(), software.as_str());
+            return Ok(Answer::NotAsked(format!("{host} runs {runs} here, not {asked}")));
+        }
+        let text = match &found.foreign {
+            Some(router) => router.type_in(run),
+            None => type_in(&found.space, None, run),
+        };
+        text.map(Answer::Printed).map_err(refused)
     }
 
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError> {
@@ -216,7 +231,7 @@ impl Stage for Lab {
 }
 
 impl Lab {
-    fn load_result(&mut self, seen: Seen, before: &std::collections::BTreeMap<std::net::IpAddr, u64>) -> LoadResult {
+    fn load_result(&mut self, seen: Seen, before: &std::collections::BTreeMap<IpAddr, u64>) -> LoadResult {
         let Seen { report, failures } = seen;
         let sources_seen = self.new_sources(before, connections(&report));
         LoadResult { by_node: self.by_node(&report), report, sources_seen, failures }
@@ -304,20 +319,42 @@ impl Lab {
                 self.cluster.fault(now, fault, &running)?.unwrap_or_default()
             }
             Fault::FlapBgp { on, peer } => {
-                let host = self.find(on)?;
-                match (&host.agent, &host.foreign) {
-                    (Some(agent), _) => {
-                        agent
-                            .send(Command::Input(Input::Bgp(bgp::Input::ResetPeer {
-                                peer: *peer,
-                                message: String::new(),
-                            })))
-                            .map_err(refused)?;
-                    }
-                    (None, Some(router)) => router.reset(*peer).map_err(refused)?,
-                    (None, None) => return Err(StageError::Refused(format!("no agent runs on {on}"))),
+                match &self.find(on)?.foreign {
+                    Some(router) => router.reset(*peer).map_err(refused)?,
+                    None => self.tell(on, reset(*peer))?,
                 }
                 format!("{on} resets its session with {peer}")
+            }
+            Fault::AdminDown { on, peer, message } => {
+                match &self.find(on)?.foreign {
+                    Some(router) => router.admin(*peer, Some(message)).map_err(refused)?,
+                    None => self.tell(on, enable(*peer, false, message))?,
+                }
+                format!("{on} shuts its session with {peer} down")
+            }
+            Fault::AdminUp { on, peer } => {
+                match &self.find(on)?.foreign {
+                    Some(router) => router.admin(*peer, None).map_err(refused)?,
+                    None => self.tell(on, enable(*peer, true, ""))?,
+                }
+                format!("{on} lets its session with {peer} come again")
+            }
+            Fault::Policy { on, reject } => {
+                self.find(on)?;
+                let host = self.hosts.get_mut(on);
+                let config = host.and_then(|host| Some((&mut host.config.as_mut()?.role, &mut host.foreign)));
+                let Some((fairway_objects::Role::Router(router), foreign)) = config else {
+                    return Err(StageError::Refused(format!("{on} is no router")));
+                };
+                router.import_reject.clone_from(reject);
+                match foreign {
+                    Some(foreign) => foreign.reject(reject).map_err(refused)?,
+                    None => {
+                        let router = Box::new(router.clone());
+                        self.tell(on, Input::Router(router))?;
+                    }
+                }
+                fault.to_string()
             }
             Fault::Kernel { on, plane, fail, times } => {
                 let host = self.find(on)?;
@@ -330,6 +367,14 @@ impl Lab {
                 format!("{count} {} entries of {on} deleted by hand", plane.as_str())
             }
         })
+    }
+
+    /// Gives input to the agent of a host.
+    fn tell(&self, on: &str, input: Input) -> Result<(), StageError> {
+        match &self.find(on)?.agent {
+            Some(agent) => agent.send(Command::Input(input)).map_err(refused),
+            None => Err(StageError::Refused(format!("no agent runs on {on}"))),
+        }
     }
 
     fn configured(&self, name: &str) -> Result<(), StageError> {
@@ -416,6 +461,16 @@ impl Lab {
         });
         wiped.map_err(refused)
     }
+}
+
+/// An operator resets a session.
+fn reset(peer: IpAddr) -> Input {
+    Input::Bgp(bgp::Input::ResetPeer { peer, message: String::new() })
+}
+
+/// An operator shuts a session down or lets it come again.
+fn enable(peer: IpAddr, enabled: bool, message: &str) -> Input {
+    Input::Bgp(bgp::Input::EnablePeer { peer, enabled, message: message.into() })
 }
 
 /// Connections that were made, which is how often a server saw a client.

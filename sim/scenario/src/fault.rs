@@ -80,11 +80,11 @@ pub struct PodPick {
 /// Something that goes wrong, or right again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The agent of a node dies without a word (SIGKILL); the kernel keeps its state.
+    /// The daemon of a node or router dies without a word (SIGKILL); the kernel keeps its state.
     KillAgent(String),
-    /// The agent of a node starts.
+    /// The daemon of a node or router starts.
     StartAgent(String),
-    /// The agent of a node ends in order and starts again, as in an upgrade.
+    /// The daemon of a node or router ends in order and starts again, as in an upgrade.
     RestartAgent(String),
     /// A host loses its link to a LAN.
     Cut {
@@ -169,6 +169,29 @@ pub enum Fault {
         /// Address of the peer.
         peer: IpAddr,
     },
+    /// A BGP session is shut down by its operator, until `AdminUp`.
+    AdminDown {
+        /// Node or router on which it is shut down.
+        on: String,
+        /// Address of the peer.
+        peer: IpAddr,
+        /// For the operator of the other side.
+        message: String,
+    },
+    /// A BGP session that was shut down may come again.
+    AdminUp {
+        /// Node or router.
+        on: String,
+        /// Address of the peer.
+        peer: IpAddr,
+    },
+    /// The import policy of a router changes while it runs.
+    Policy {
+        /// Router.
+        on: String,
+        /// Prefixes it refuses from now on, each one itself and everything inside.
+        reject: Vec<IpNet>,
+    },
     /// Calls into the kernel of a node fail.
     Kernel {
         /// Node.
@@ -228,6 +251,13 @@ impl fmt::Display for Fault {
             Fault::NotReady(pods) => write!(f, "{pods} become not ready"),
             Fault::Ready(pods) => write!(f, "{pods} become ready"),
             Fault::FlapBgp { on, peer } => write!(f, "reset the BGP session of {on} with {peer}"),
+            Fault::AdminDown { on, peer, .. } => write!(f, "shut down the BGP session of {on} with {peer}"),
+            Fault::AdminUp { on, peer } => write!(f, "let the BGP session of {on} with {peer} come again"),
+            Fault::Policy { on, reject } if reject.is_empty() => write!(f, "{on} refuses no prefixes any more"),
+            Fault::Policy { on, reject } => {
+                let list: Vec<String> = reject.iter().map(IpNet::to_string).collect();
+                write!(f, "{on} refuses {} from now on", list.join(", "))
+            }
             Fault::Kernel { on, plane, fail, times } => {
                 write!(f, "{} calls for {} on {on} fail: {}", times, plane.as_str(), fail.as_str())
             }

@@ -23,7 +23,7 @@ impl Stage for World {
     }
 
     fn features(&self) -> Vec<String> {
-        ["ipvs", "ipv6", "tunnel"].map(String::from).to_vec()
+        ["ipvs", "ipv6", "tunnel", "md5"].map(String::from).to_vec()
     }
 
     fn now(&self) -> Time {
@@ -176,17 +176,28 @@ impl Stage for World {
                 said.unwrap_or_default()
             }
             Fault::FlapBgp { on, peer } => {
+                self.tell_bgp(on, bgp::Input::ResetPeer { peer: *peer, message: String::new() })?;
+                format!("{on} resets its session with {peer}")
+            }
+            Fault::AdminDown { on, peer, message } => {
+                self.tell_bgp(on, bgp::Input::EnablePeer { peer: *peer, enabled: false, message: message.clone() })?;
+                format!("{on} shuts its session with {peer} down")
+            }
+            Fault::AdminUp { on, peer } => {
+                self.tell_bgp(on, bgp::Input::EnablePeer { peer: *peer, enabled: true, message: String::new() })?;
+                format!("{on} lets its session with {peer} come again")
+            }
+            Fault::Policy { on, reject } => {
                 let host = self.find_host(on)?;
                 let generation = self.hosts[host].generation;
-                if self.hosts[host].agent.is_none() {
-                    return Err(StageError::Refused(format!("no agent runs on {on}")));
-                }
-                self.agent_input(
-                    host,
-                    generation,
-                    Input::Bgp(bgp::Input::ResetPeer { peer: *peer, message: String::new() }),
-                );
-                format!("{on} resets its session with {peer}")
+                let config = self.hosts[host].config.as_mut().map(|config| &mut config.role);
+                let Some(fairway_objects::Role::Router(router)) = config else {
+                    return Err(StageError::Refused(format!("{on} is no router")));
+                };
+                router.import_reject.clone_from(reject);
+                let router = Box::new(router.clone());
+                self.agent_input(host, generation, Input::Router(router));
+                fault.to_string()
             }
             Fault::Kernel { on, plane, fail, times } => {
                 let host = self.find_host(on)?;
@@ -349,6 +360,17 @@ fn plane_id(plane: Plane) -> PlaneId {
 }
 
 impl World {
+    /// An operator says something to the speaker of a host.
+    fn tell_bgp(&mut self, on: &str, input: bgp::Input) -> Result<(), StageError> {
+        let host = self.find_host(on)?;
+        let generation = self.hosts[host].generation;
+        if self.hosts[host].agent.is_none() {
+            return Err(StageError::Refused(format!("no agent runs on {on}")));
+        }
+        self.agent_input(host, generation, Input::Bgp(input));
+        Ok(())
+    }
+
     fn background(&self, name: &str) -> Result<u64, StageError> {
         self.clients.background.get(name).copied().ok_or_else(|| StageError::NotFound(format!("load {name}")))
     }

@@ -1,6 +1,7 @@
 //! The world's state, its events, and how an agent is driven.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairway_agent::{Agent, Input, Output};
@@ -57,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) flag_notices: Vec<Notice>,
     pub(crate) notices: BTreeSet<Notice>,
     pub(crate) accepted: u64,
+    /// TCP MD5 passwords of connections that its daemon accepts, by the other end.
+    pub(crate) passwords: BTreeMap<IpAddr, String>,
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
     pub(crate) next_port: u16,
     tick: Option<Ticket>,
@@ -80,6 +83,7 @@ impl Host {
             flag_notices: vec![],
             notices: BTreeSet::new(),
             accepted: 0,
+            passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
             told: BTreeMap::new(),
@@ -279,6 +283,7 @@ impl World {
     pub(crate) fn forget_agent(&mut self, host: HostIx) {
         let state = &mut self.hosts[host];
         state.agent = None;
+        state.passwords.clear();
         if let Some(ticket) = state.tick.take() {
             self.queue.cancel(ticket);
         }
@@ -377,7 +382,15 @@ impl World {
                 let listening = self.fabric.listen(id, Protocol::Tcp, None, port, DAEMON);
                 debug_assert!(listening.is_ok(), "{listening:?}");
             }
-            bgp::Output::Connect { conn, local, remote, .. } => self.tcp_dial(host, conn, local, remote),
+            bgp::Output::Connect { conn, local, remote, password, .. } => {
+                self.tcp_dial(host, conn, local, remote, password);
+            }
+            bgp::Output::Password { peer, password } => {
+                match password {
+                    Some(password) => self.hosts[host].passwords.insert(peer, password),
+                    None => self.hosts[host].passwords.remove(&peer),
+                };
+            }
             bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
             bgp::Output::Close { conn } => self.tcp_close(host, conn),
             // What was sent is on its way in no time; the wire has its own limits.
@@ -387,7 +400,7 @@ impl World {
                 self.queue.at(self.now() + Time::from_millis(1), Event::Agent { host, generation, input });
             }
             // Hosts of the world are honest and near.
-            bgp::Output::Limit { .. } | bgp::Output::Password { .. } => {}
+            bgp::Output::Limit { .. } => {}
             bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
         }
     }
