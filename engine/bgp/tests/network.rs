@@ -247,6 +247,26 @@ fn one_changed_route_is_one_message_and_many_are_packed() {
 }
 
 #[test]
+fn a_configuration_that_is_lost_and_back_needs_no_new_port() {
+    let mut net = star(3, 1);
+    net.run(secs(3));
+    assert_eq!((net.established(0), net.nodes[1].port), (1, Some(179)));
+    net.nodes[1].port = None;
+    net.apply(1, &[Op::Del(Key::Global)]);
+    net.run(secs(3));
+    assert_eq!(net.established(0), 0);
+    net.apply(1, &[global(65001, 1, 1)]);
+    assert_eq!(net.nodes[1].port, None, "it listens already");
+    net.apply(
+        1,
+        &[Op::Put(Key::Global, Value::Global(fairway_desired::bgp::Global::new(65001, [10, 0, 0, 1].into(), 1790, 1)))],
+    );
+    assert_eq!(net.nodes[1].port, Some(1790));
+    net.run(secs(40));
+    assert_eq!(net.established(0), 1);
+}
+
+#[test]
 fn shutdown_and_reset_say_so() {
     let mut net = star(10, 2);
     net.run(secs(3));
