@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 
+use fairway_desired::Family;
 use fairway_desired::bgp::{Direction, MaxPrefixes, Name};
-use fairway_desired::{Family, Learned};
 use ipnet::IpNet;
 
 use crate::conn::End;
@@ -14,7 +14,7 @@ use crate::intern::Shared;
 use crate::neighbor::Session;
 use crate::policy::{self, Verdict};
 use crate::speaker::Speaker;
-use crate::table::{Change, OWN, RouteId, SourceId};
+use crate::table::{Change, NetId, OWN, RouteId, SourceId};
 use crate::wire::{FAMILIES, Nlri, Notification, SAFI_UNICAST, Update, afi, cease, code};
 use crate::{Event, Output, Time};
 
@@ -60,7 +60,7 @@ pub(crate) struct Importer {
     local: IpAddr,
     about: Vec<bool>,
     /// The last result: routes come in runs of equal attributes.
-    last: Option<(u64, Option<usize>, Shared)>,
+    last: Option<(Shared, Option<usize>, Shared)>,
 }
 
 impl Speaker {
@@ -103,12 +103,12 @@ impl Speaker {
             .chain(update.mp_reach)
             .filter(|(family, _)| families.has(*family));
         for (family, reach) in reaches {
-            let received = self.interner.intern(attributes.clone(), reach.next_hop);
+            let received = self.table.attributes.intern(attributes.clone(), reach.next_hop);
             for nlri in reach.prefixes {
                 let path_id = if receives_paths.has(family) { nlri.path_id } else { 0 };
                 let nlri = Nlri { path_id, ..nlri };
-                let accepted = self.judge(&mut importer, nlri.prefix, &received);
-                let change = self.table.put(now, source, nlri, &received, accepted);
+                let accepted = self.judge(&mut importer, nlri.prefix, received);
+                let change = self.table.put(now, source, nlri, received, accepted);
                 self.changed(change);
             }
         }
@@ -167,7 +167,8 @@ impl Speaker {
     }
 
     /// Whether a route may enter the Loc-RIB.
-    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: &Shared) -> Result<Verdict<'_>, Refused> {
+    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: Shared) -> Result<Verdict<'_>, Refused> {
+        let received = &self.table.attributes[received];
         let a = &received.attributes;
         if let Some(asn) = importer.asns.iter().find(|asn| a.as_path.count(**asn) > importer.allow_own_as) {
             return Err(Refused::OwnAs(*asn));
@@ -186,15 +187,16 @@ impl Speaker {
     }
 
     /// What import makes of a route; `None`: it is refused.
-    fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: &Shared) -> Option<Shared> {
+    fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: Shared) -> Option<Shared> {
         let verdict = self.admit(importer, prefix, received).ok()?;
         let index = verdict.index;
-        if let Some((id, last, result)) = &importer.last
-            && *id == received.id
-            && *last == index
+        if let Some((of, last, result)) = importer.last
+            && (of, last) == (received, index)
         {
-            return Some(result.clone());
+            return Some(result);
         }
+        let name = received;
+        let received = &self.table.attributes[name];
         let change = verdict.modify;
         // RFC 8326 section 4.2: who goes away is the last choice.
         let leaving = importer.ebgp && received.attributes.communities.contains(&GRACEFUL_SHUTDOWN);
@@ -206,13 +208,14 @@ impl Speaker {
                 attributes.local_pref = Some(0);
             }
             policy::modify(&mut attributes, change);
-            self.interner.intern(Arc::new(attributes), next_hop)
+            self.table.attributes.intern(Arc::new(attributes), next_hop)
         } else if own_hop {
-            self.interner.intern(Arc::new(received.attributes.clone()), next_hop)
+            let attributes = Arc::new(received.attributes.clone());
+            self.table.attributes.intern(attributes, next_hop)
         } else {
-            received.clone()
+            name
         };
-        importer.last = Some((received.id, index, result.clone()));
+        importer.last = Some((name, index, result));
         Some(result)
     }
 
@@ -220,8 +223,8 @@ impl Speaker {
     pub(crate) fn originate(&mut self, now: Time, prefix: IpNet, next_hop: Option<IpAddr>) {
         let change = match next_hop {
             Some(next_hop) => {
-                let own = self.interner.intern(self.own_attributes.clone(), next_hop);
-                self.table.put(now, OWN, prefix.into(), &own, Some(own.clone()))
+                let own = self.table.attributes.intern(self.own_attributes.clone(), next_hop);
+                self.table.put(now, OWN, prefix.into(), own, Some(own))
             }
             None => {
                 let id = self.table.lookup(OWN, prefix.into()).map(|(id, _)| id);
@@ -234,18 +237,23 @@ impl Speaker {
     /// Tells the driver and the Adj-RIBs-Out.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
-        if let Some(next_hops) = &change.next_hops {
-            let prefix = self.table.prefix(change.net);
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops: next_hops.clone() }));
+        if change.next_hops {
+            self.learn(change.net);
         }
         self.mark(&change);
+    }
+
+    /// The driver is to be told the next hops of a prefix, those that are in use when it asks.
+    fn learn(&mut self, net: NetId) {
+        self.table.hold(net);
+        self.learned.push_back(net);
     }
 
     /// Applies another `max_paths`.
     pub(crate) fn limit_paths(&mut self) {
         let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
-        for (prefix, next_hops) in self.table.set_max_paths(max_paths) {
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops }));
+        for net in self.table.set_max_paths(max_paths) {
+            self.learn(net);
         }
     }
 
@@ -267,14 +275,12 @@ impl Speaker {
                 .inside(net)
                 .into_iter()
                 .flat_map(|net| self.table.of_net(net).filter(|(_, r)| r.source == source))
-                .map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone()))
+                .map(|(id, r)| (id, self.table.prefix(r.net), r.received))
                 .collect(),
-            None => {
-                self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone())).collect()
-            }
+            None => self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received)).collect(),
         };
         for (id, prefix, received) in routes {
-            let accepted = self.judge(&mut importer, prefix, &received);
+            let accepted = self.judge(&mut importer, prefix, received);
             let change = self.table.set_accepted(id, accepted);
             self.changed(change);
         }

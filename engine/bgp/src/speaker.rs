@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::bgp::{Dynamic, Global};
-use fairway_desired::{Bgp, Family};
+use fairway_desired::{Bgp, Family, Learned};
 use ipnet::IpNet;
 
 use crate::export::{Group, GroupKey};
-use crate::intern::{Interner, Shared};
+use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::restart::Restarting;
@@ -34,7 +34,6 @@ pub struct Speaker {
     pub(crate) next_out: u64,
     /// All routes.
     pub(crate) table: Table,
-    pub(crate) interner: Interner,
     /// Shared by all our own routes.
     pub(crate) own_attributes: Arc<Attributes>,
     /// Next hops of our own networks, and how many networks have each.
@@ -53,6 +52,8 @@ pub struct Speaker {
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
     timer_of: BTreeMap<IpAddr, Time>,
+    /// Prefixes whose next hops changed; each is held.
+    pub(crate) learned: VecDeque<NetId>,
     /// Neighbours that changed in this call.
     pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
@@ -71,7 +72,6 @@ impl Speaker {
             conns: BTreeMap::new(),
             next_out: 0,
             table: Table::new(),
-            interner: Interner::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
             groups: Vec::new(),
@@ -82,6 +82,7 @@ impl Speaker {
             shut_down: false,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
+            learned: VecDeque::new(),
             touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -146,6 +147,14 @@ impl Speaker {
 
     /// The next output; `None`: nothing more for now.
     pub fn poll(&mut self) -> Option<Output> {
+        if let Some(net) = self.learned.pop_front() {
+            let learned = Learned { prefix: self.table.prefix(net), next_hops: self.table.next_hops(net) };
+            self.table.release(net);
+            if self.learned.is_empty() {
+                self.learned.shrink_to(KEPT);
+            }
+            return Some(Output::Learned(learned));
+        }
         self.outputs.pop_front()
     }
 
@@ -160,14 +169,14 @@ impl Speaker {
         self.run_timers(now);
         self.advertise(now);
         self.table.settle();
+        self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
-                if conn.tx.is_empty() {
-                    continue;
+                for bytes in conn.take() {
+                    conn.unsent += bytes.len();
+                    self.outputs.push_back(Output::Send { conn: conn.id, bytes });
                 }
-                conn.unsent += conn.tx.len();
-                self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
                 // Small things need no answer; they are forgotten with the next large one.
                 if conn.unsent >= DRAIN_AT && !conn.draining {
                     conn.draining = true;
@@ -175,6 +184,21 @@ impl Speaker {
                 }
             }
         }
+    }
+
+    /// Forgets attributes that are not in use any more, when there are enough of them.
+    fn sweep_attributes(&mut self) {
+        let groups = self.groups.iter().flatten();
+        let holders = self.table.len() + groups.map(Group::len).sum::<usize>();
+        if !self.table.attributes.wants_sweep(holders) {
+            return;
+        }
+        let mut marks = self.table.attributes.begin_sweep();
+        self.table.mark(&mut marks);
+        for group in self.groups.iter_mut().flatten() {
+            group.mark_attributes(&mut marks);
+        }
+        self.table.attributes.end_sweep(&marks);
     }
 
     fn set_timer(&mut self, peer: IpAddr) {
@@ -233,7 +257,7 @@ impl Speaker {
         self.table
             .of_net(net)
             .enumerate()
-            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted.as_ref()?, i == 0)))
+            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted?, i == 0)))
     }
 
     /// What a neighbour sent, before import, sorted by prefix; stale routes too.
@@ -244,7 +268,7 @@ impl Speaker {
             .of_source(neighbor.source)
             .map(|(id, route)| {
                 let best = self.table.best(route.net).is_some_and(|(best, _)| best == id);
-                self.view(route, &route.received, best)
+                self.view(route, route.received, best)
             })
             .collect();
         paths.sort_by_key(|p| (p.prefix, p.path_id));
@@ -256,6 +280,7 @@ impl Speaker {
         let mut paths: Vec<RibPath> = self
             .told(peer)
             .map(|(net, path_id, shared, from)| {
+                let shared = &self.table.attributes[shared];
                 let route = self.table.of_net(net).find(|(_, r)| r.source == from);
                 RibPath {
                     prefix: self.table.prefix(net),
@@ -276,7 +301,8 @@ impl Speaker {
         paths
     }
 
-    pub(crate) fn view(&self, route: &Route, shared: &Shared, best: bool) -> RibPath {
+    pub(crate) fn view(&self, route: &Route, shared: Shared, best: bool) -> RibPath {
+        let shared = &self.table.attributes[shared];
         let source = self.table.source(route.source);
         RibPath {
             prefix: self.table.prefix(route.net),
@@ -294,5 +320,7 @@ impl Speaker {
     }
 }
 
+/// Room for so many prefixes is kept.
+const KEPT: usize = 1024;
 /// When so many octets were sent, the driver is asked to say when they have left.
 const DRAIN_AT: usize = 64 << 10;

@@ -349,7 +349,7 @@ impl World {
                 debug_assert!(listening.is_ok(), "{listening:?}");
             }
             bgp::Output::Connect { conn, local, remote, .. } => self.tcp_dial(host, conn, local, remote),
-            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
+            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes.to_vec()),
             bgp::Output::Close { conn } => self.tcp_close(host, conn),
             // What was sent is on its way in no time; the wire has its own limits.
             bgp::Output::Drain { conn } => {
