@@ -70,23 +70,36 @@ pub(crate) struct Told {
 #[derive(Clone, Copy, Debug)]
 struct Change {
     unit: Unit,
-    /// The source of the route before; `NOTHING`: there was none. `DEAD`: another change replaced this one.
+    /// Where those routes come from that a member can know before it reads this: a source, or one of the following.
     before: SourceId,
-    /// How many changes ago that route was recorded; `LONG`: so long that all have read it.
-    age: u32,
 }
 
+/// There was no route.
 const NOTHING: SourceId = SourceId::MAX;
-const DEAD: SourceId = SourceId::MAX - 1;
-const LONG: u32 = u32::MAX;
+/// There was one after another, from several sources, and not all were read.
+const SEVERAL: SourceId = SourceId::MAX - 1;
+/// Another change replaced this one.
+const DEAD: SourceId = SourceId::MAX - 2;
 
 /// A change, as others see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unread {
     pub(crate) seq: u64,
     pub(crate) unit: Unit,
-    /// Source and number of the route before, if there was one.
-    pub(crate) before: Option<(SourceId, u64)>,
+    before: SourceId,
+}
+
+impl Unread {
+    /// The source of all routes that were there before, if they have the same.
+    pub(crate) fn source_before(self) -> Option<SourceId> {
+        Some(self.before).filter(|s| !matches!(*s, NOTHING | SEVERAL))
+    }
+
+    /// Whether a member may know a route of it; of its own source it knows none. Where that is not certain, better one
+    /// withdrawal too many.
+    pub(crate) fn may_be_known(self, member: Option<SourceId>) -> bool {
+        self.before != NOTHING && Some(self.before) != member
+    }
 }
 
 #[derive(Debug, Default)]
@@ -193,23 +206,15 @@ impl AdjOut {
                 (None, None)
             }
         };
-        let (mut before, mut age) = (NOTHING, 0);
-        if let Some((Some(_), from)) = old {
-            before = from;
-            age = place.map_or(LONG, |place| (self.log.len() - place) as u32);
-            self.count(family, from, false);
+        let mut before = NOTHING;
+        if let Some(replaced) = place.and_then(|place| self.log.get_mut(place)) {
+            // Some may have read the change that is replaced, others not.
+            before = core::mem::replace(&mut replaced.before, DEAD);
+            self.dead += 1;
         }
-        if let Some(place) = place {
-            let passed = (self.log.len() - place) as u32;
-            if let Some(replaced) = self.log.get_mut(place) {
-                if let Some((None, _)) = old {
-                    // What was before the withdrawal still is what somebody may know.
-                    before = replaced.before;
-                    age = replaced.age.saturating_add(passed);
-                }
-                replaced.before = DEAD;
-                self.dead += 1;
-            }
+        if let Some((Some(_), from)) = old {
+            before = if before == NOTHING || before == from { from } else { SEVERAL };
+            self.count(family, from, false);
         }
         if let Some((_, from)) = new {
             self.count(family, from, true);
@@ -221,17 +226,16 @@ impl AdjOut {
         entry.route = new.map(|(route, _)| route);
         entry.set_from(new.map_or(entry.from(), |(_, from)| from));
         entry.seq = seq as u32;
-        self.log.push_back(Change { unit, before, age });
+        self.log.push_back(Change { unit, before });
         old.is_none()
     }
 
     /// Changes from a position on that no later one replaced.
     pub(crate) fn unread(&self, position: u64) -> impl Iterator<Item = Unread> {
         let skip = position.saturating_sub(self.base).min(self.log.len() as u64) as usize;
-        (self.base + skip as u64..).zip(self.log.range(skip..)).filter(|(_, c)| c.before != DEAD).map(|(seq, c)| {
-            let known = (c.before != NOTHING).then(|| (c.before, seq.saturating_sub(u64::from(c.age))));
-            Unread { seq, unit: c.unit, before: known }
-        })
+        let from = self.base + skip as u64;
+        let live = (from..).zip(self.log.range(skip..)).filter(|(_, c)| c.before != DEAD);
+        live.map(|(seq, c)| Unread { seq, unit: c.unit, before: c.before })
     }
 
     /// Forgets changes before a position: all have read them. Tells which prefixes are no longer needed.
@@ -283,16 +287,12 @@ impl AdjOut {
         }
         self.base = base;
         self.dead = 0;
-        for (seq, change) in (old_base..).zip(&old).filter(|(_, c)| c.before != DEAD) {
+        for change in old.into_iter().filter(|c| c.before != DEAD) {
             let new = self.next_seq();
             if let Some(entry) = self.entry_mut(change.unit) {
                 entry.seq = new as u32;
             }
-            let age = match seq.checked_sub(u64::from(change.age)) {
-                Some(before) if change.age != LONG => u32::try_from(new - moved(before).min(new)).unwrap_or(LONG),
-                _ => LONG,
-            };
-            self.log.push_back(Change { age, ..*change });
+            self.log.push_back(change);
         }
     }
 
@@ -328,3 +328,133 @@ impl AdjOut {
 
 /// A log so short is not worth any care.
 const LOG_MIN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intern::Interner;
+    use crate::wire::Attributes;
+    use alloc::sync::Arc;
+    use core::net::{IpAddr, Ipv4Addr};
+    use proptest::prelude::*;
+
+    fn names(count: u8) -> Vec<Shared> {
+        let mut interner = Interner::default();
+        let own = Arc::new(Attributes::own());
+        (1..=count).map(|n| interner.intern(own.clone(), IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)))).collect()
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// An entry becomes this: which attributes, from which source.
+        Record(Unit, Option<(u8, SourceId)>),
+        /// A member reads so many changes.
+        Read(usize, usize),
+        Truncate,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let a_unit = prop_oneof![
+            (0..6u32).prop_map(|n| unit(n, 0)),
+            (0..4u32).prop_map(|n| unit(numbered(Family::V6, n), 1 + n % 2))
+        ];
+        let record = (a_unit, prop::option::weighted(0.6, (0..3u8, 0..4u32))).prop_map(|(u, new)| Step::Record(u, new));
+        let read = (0..3usize, 1..9usize).prop_map(|(member, count)| Step::Read(member, count));
+        prop::collection::vec(prop_oneof![6 => record, 2 => read, 1 => Just(Step::Truncate)], 0..400)
+    }
+
+    /// What a member was told, and where it reads on. It is the neighbour of the source with its number.
+    #[derive(Default)]
+    struct Member {
+        position: u64,
+        view: BTreeMap<Unit, Shared>,
+    }
+
+    impl Member {
+        fn read(&mut self, out: &AdjOut, me: SourceId, count: usize) {
+            let changes: Vec<Unread> = out.unread(self.position).take(count + 1).collect();
+            for change in changes.iter().take(count) {
+                let told = out.get(change.unit).expect("what is unread is there");
+                match told.route {
+                    Some(route) if told.from != me => drop(self.view.insert(change.unit, route)),
+                    _ => {
+                        let withdrawn = change.may_be_known(Some(me));
+                        if self.view.remove(&change.unit).is_some() {
+                            assert!(withdrawn, "what it knows is withdrawn");
+                        }
+                    }
+                }
+            }
+            self.position = changes.get(count).map_or(out.next_seq(), |next| next.seq);
+        }
+    }
+
+    proptest! {
+        /// Members that read at their own pace end with the same view, without their own routes; the log keeps only what
+        /// somebody has not read, and the prefixes held are those of the entries.
+        #[test]
+        fn members_read_what_was_recorded(steps in steps(), compact in any::<bool>()) {
+            let names = names(3);
+            let mut out = AdjOut::default();
+            let mut truth: BTreeMap<Unit, (Shared, SourceId)> = BTreeMap::new();
+            let mut held: BTreeMap<NetId, i32> = BTreeMap::new();
+            let mut members: Vec<Member> = (0..3).map(|_| Member::default()).collect();
+            for step in steps.into_iter().chain((0..3).map(|m| Step::Read(m, usize::MAX - 1))).chain([Step::Truncate]) {
+                match step {
+                    Step::Record(unit, new) => {
+                        let new = new.map(|(name, from)| (names[usize::from(name)], from));
+                        if out.record(unit, new) {
+                            *held.entry(net_of(unit)).or_default() += 1;
+                        }
+                        match new {
+                            Some(new) => drop(truth.insert(unit, new)),
+                            None => drop(truth.remove(&unit)),
+                        }
+                    }
+                    Step::Read(member, count) => members[member].read(&out, member as SourceId, count),
+                    Step::Truncate => {
+                        let read = members.iter().map(|m| m.position).min().unwrap();
+                        out.truncate(read, |net| *held.get_mut(&net).unwrap() -= 1);
+                        if compact {
+                            out.dead += LOG_MIN + out.log.len();
+                            out.compact(members.iter_mut().map(|m| &mut m.position));
+                        }
+                    }
+                }
+                let all: BTreeMap<Unit, (Shared, SourceId)> =
+                    out.all().filter_map(|(unit, told)| Some((unit, (told.route?, told.from)))).collect();
+                prop_assert_eq!(&all, &truth);
+                for me in 0..4 {
+                    let told = truth.iter().filter(|(_, (_, from))| *from != me);
+                    let v6 = told.clone().filter(|(unit, _)| family_of(net_of(**unit)) == Family::V6).count();
+                    prop_assert_eq!(out.advertised(me), [told.count() - v6, v6]);
+                }
+            }
+            prop_assert_eq!(out.unread(0).count(), 0);
+            for (me, member) in members.iter().enumerate() {
+                let told = truth.iter().filter(|(_, (_, from))| *from != me as SourceId);
+                prop_assert_eq!(&member.view, &told.map(|(unit, (name, _))| (*unit, *name)).collect());
+            }
+            for (net, count) in held {
+                let entries = truth.keys().filter(|unit| net_of(**unit) == net).count();
+                prop_assert_eq!(count, entries as i32);
+            }
+        }
+    }
+
+    /// A neighbour that reads nothing, and a route that changes all the time: the log does not grow with the changes.
+    #[test]
+    fn what_is_replaced_takes_no_room_for_ever() {
+        let names = names(2);
+        let mut out = AdjOut::default();
+        let mut position = 0;
+        for n in 0..100_000 {
+            out.record(unit(7, 0), Some((names[n % 2], 1)));
+            out.compact([&mut position].into_iter());
+            assert!(out.log.len() <= 2 * LOG_MIN, "{} changes after {n}", out.log.len());
+        }
+        assert_eq!(out.unread(position).count(), 1);
+        out.truncate(out.next_seq(), |_| {});
+        assert!(out.log.is_empty() && out.log.capacity() <= LOG_MIN);
+    }
+}

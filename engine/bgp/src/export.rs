@@ -751,7 +751,7 @@ impl Portion {
             let Some(entry) = out.get(change.unit) else { continue };
             if member.is_none() {
                 // Changes come in runs of one source.
-                for source in [Some(entry.from), change.before.map(|(from, _)| from)].into_iter().flatten() {
+                for source in [Some(entry.from), change.source_before()].into_iter().flatten() {
                     if sources.last() != Some(&source) {
                         sources.push(source);
                     }
@@ -759,14 +759,9 @@ impl Portion {
             }
             match entry.route {
                 Some(route) if Some(entry.from) != member => batch.announce.push((route, change.unit)),
-                _ => {
-                    // Only what it may know needs to be withdrawn. If it read the state before this change, it is
-                    // known whether that was told; if it missed that one too, better once too often.
-                    let knows = change.before.is_some_and(|(from, seq)| seq >= position || Some(from) != member);
-                    if knows {
-                        batch.withdraw.push(change.unit);
-                    }
-                }
+                // Only what it may know needs to be withdrawn.
+                _ if change.may_be_known(member) => batch.withdraw.push(change.unit),
+                _ => {}
             }
         }
         sources.sort_unstable();

@@ -182,3 +182,44 @@ impl Hasher for Mixer {
         self.0 ^ (self.0 >> 32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::AsPath;
+    use core::net::Ipv4Addr;
+
+    use alloc::vec;
+
+    fn attributes(asn: u32) -> Arc<Attributes> {
+        Arc::new(Attributes { as_path: AsPath::sequence(&[asn]), ..Attributes::own() })
+    }
+
+    #[test]
+    fn equal_attributes_have_one_name_until_nobody_has_it() {
+        let mut interner = Interner::default();
+        let (hop, other) = (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
+        let kept: Vec<Shared> = (1..=10).map(|asn| interner.intern(attributes(asn), hop)).collect();
+        assert_eq!(interner.intern(attributes(3), hop), kept[2]);
+        assert_ne!(interner.intern(attributes(3), other), kept[2]);
+        let mut asn = 1000;
+        while !interner.wants_sweep(0) {
+            interner.intern(attributes(asn), hop);
+            asn += 1;
+        }
+        assert_eq!(asn, 1000 + SWEEP_MIN as u32 + 1 - 11, "a sweep pays when enough are new");
+        assert!(!interner.wants_sweep(SWEEP_RATIO * (SWEEP_MIN + 1)), "not where a sweep costs more");
+        let mut marks = interner.begin_sweep();
+        kept.iter().for_each(|name| marks.mark(Some(*name)));
+        interner.end_sweep(&marks);
+        assert_eq!(interner.names.len(), kept.len());
+        for (asn, name) in (1..).zip(&kept) {
+            assert_eq!((interner[*name].attributes.as_path.flatten(), interner[*name].next_hop), (vec![asn], hop));
+            assert_eq!(interner.intern(attributes(asn), hop), *name);
+        }
+        // The places of the others are used again.
+        let places = interner.all.len();
+        (0..1000).for_each(|asn| drop(interner.intern(attributes(5000 + asn), other)));
+        assert_eq!(interner.all.len(), places);
+    }
+}

@@ -14,7 +14,7 @@ use crate::intern::Shared;
 use crate::neighbor::Session;
 use crate::policy::{self, Verdict};
 use crate::speaker::Speaker;
-use crate::table::{Change, NetId, OWN, RouteId, SourceId};
+use crate::table::{Change, OWN, RouteId, SourceId};
 use crate::wire::{FAMILIES, Nlri, Notification, SAFI_UNICAST, Update, afi, cease, code};
 use crate::{Event, Output, Time};
 
@@ -234,27 +234,16 @@ impl Speaker {
         self.changed(change);
     }
 
-    /// Tells the driver and the Adj-RIBs-Out.
+    /// Tells the Adj-RIBs-Out.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
-        if change.next_hops {
-            self.learn(change.net);
-        }
         self.mark(&change);
-    }
-
-    /// The driver is to be told the next hops of a prefix, those that are in use when it asks.
-    fn learn(&mut self, net: NetId) {
-        self.table.hold(net);
-        self.learned.push_back(net);
     }
 
     /// Applies another `max_paths`.
     pub(crate) fn limit_paths(&mut self) {
         let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
-        for net in self.table.set_max_paths(max_paths) {
-            self.learn(net);
-        }
+        self.table.set_max_paths(max_paths);
     }
 
     /// Routes go.

@@ -52,8 +52,6 @@ pub struct Speaker {
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
     timer_of: BTreeMap<IpAddr, Time>,
-    /// Prefixes whose next hops changed; each is held.
-    pub(crate) learned: VecDeque<NetId>,
     /// Neighbours that changed in this call.
     pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
@@ -82,7 +80,6 @@ impl Speaker {
             shut_down: false,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
-            learned: VecDeque::new(),
             touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -147,13 +144,8 @@ impl Speaker {
 
     /// The next output; `None`: nothing more for now.
     pub fn poll(&mut self) -> Option<Output> {
-        if let Some(net) = self.learned.pop_front() {
-            let learned = Learned { prefix: self.table.prefix(net), next_hops: self.table.next_hops(net) };
-            self.table.release(net);
-            if self.learned.is_empty() {
-                self.learned.shrink_to(KEPT);
-            }
-            return Some(Output::Learned(learned));
+        if let Some((prefix, next_hops)) = self.table.next_news() {
+            return Some(Output::Learned(Learned { prefix, next_hops }));
         }
         self.outputs.pop_front()
     }
@@ -320,7 +312,5 @@ impl Speaker {
     }
 }
 
-/// Room for so many prefixes is kept.
-const KEPT: usize = 1024;
 /// When so many octets were sent, the driver is asked to say when they have left.
 const DRAIN_AT: usize = 64 << 10;

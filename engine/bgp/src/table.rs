@@ -5,6 +5,7 @@
 //! session costs what that session brought. Prefixes and routes have numbers and lie in pages; lists are made of
 //! numbers, and what is free forms one too.
 
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::{Ordering, Reverse};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,6 +34,10 @@ pub(crate) const OWN: SourceId = 0;
 const NONE: u32 = u32::MAX;
 /// Prefixes of IPv6 have it.
 const V6: NetId = 1 << 31;
+/// Of those who hold a prefix: news about it wait.
+const TOLD: u32 = 1 << 31;
+/// Room for so much news is kept.
+const NEWS_MIN: usize = 1024;
 
 /// The family of a prefix.
 pub(crate) const fn family_of(net: NetId) -> Family {
@@ -168,7 +173,7 @@ struct Net<P> {
     prefix: P,
     /// Best route first.
     first: RouteId,
-    /// How many advertisements refer to it; it stays as long. Of a free place, the next free one.
+    /// How many advertisements and others refer to it; it stays as long. Of a free place, the next free one.
     held: u32,
 }
 
@@ -217,8 +222,6 @@ pub(crate) struct Change {
     pub(crate) net: NetId,
     /// The best path is another, or has other attributes.
     pub(crate) best: bool,
-    /// The next hops in use changed.
-    pub(crate) next_hops: bool,
     /// A route that is no more.
     pub(crate) removed: Option<RouteId>,
 }
@@ -238,6 +241,11 @@ pub(crate) struct Table {
     max_paths: u8,
     /// Prefixes without routes that are still to be looked at.
     lent: Vec<NetId>,
+    /// Prefixes whose next hops changed, for each change once, until the driver is told. Each is held.
+    news: VecDeque<NetId>,
+    /// What the driver is told of a prefix before what stands now: a prefix that changes again while it waits has more
+    /// than one piece of news.
+    old_news: BTreeMap<NetId, VecDeque<Vec<IpAddr>>>,
     /// Reused memory.
     hops: [Vec<IpAddr>; 2],
 }
@@ -262,6 +270,8 @@ impl Table {
             free_sources: Vec::new(),
             max_paths: 1,
             lent: Vec::new(),
+            news: VecDeque::new(),
+            old_news: BTreeMap::new(),
             hops: [Vec::new(), Vec::new()],
         }
     }
@@ -603,7 +613,9 @@ impl Table {
         change(self);
         self.decide(net);
         let hop_after = self.hops_in_use(net, &mut after);
-        let next_hops = hop_before != hop_after || before != after;
+        if hop_before != hop_after || before != after {
+            self.tell(net, hop_before, &before);
+        }
         self.hops = [before, after];
         // What is advertised holds it, as long as a withdrawal is not on its way. Whoever gets the change still looks
         // at the prefix, so one reference is lent and given back by `settle`.
@@ -614,7 +626,7 @@ impl Table {
             *held += 1;
             self.lent.push(net);
         }
-        Change { net, best: best_before != best(self), next_hops, removed: None }
+        Change { net, best: best_before != best(self), removed: None }
     }
 
     /// After changes were looked at: prefixes without routes go.
@@ -641,6 +653,39 @@ impl Table {
         Some(others.remove(0))
     }
 
+    /// The next hops of a prefix changed; what they were.
+    fn tell(&mut self, net: NetId, first: Option<IpAddr>, others: &[IpAddr]) {
+        let Some((_, held)) = self.net_mut(net) else { return };
+        let waits = *held & TOLD != 0;
+        *held = (*held | TOLD) + 1;
+        if waits {
+            let before = first.into_iter().chain(others.iter().copied()).collect();
+            self.old_news.entry(net).or_default().push_back(before);
+        }
+        self.news.push_back(net);
+    }
+
+    /// The next piece of news for the driver: a prefix, and the next hops that the kernel is to use.
+    pub(crate) fn next_news(&mut self) -> Option<(IpNet, Vec<IpAddr>)> {
+        let Some(net) = self.news.pop_front() else {
+            // The memory of a large change is not kept.
+            self.news.shrink_to(NEWS_MIN);
+            return None;
+        };
+        let prefix = self.prefix(net);
+        let old = self.old_news.get_mut(&net).and_then(VecDeque::pop_front);
+        let next_hops = old.unwrap_or_else(|| {
+            // It is the last one.
+            self.old_news.remove(&net);
+            if let Some((_, held)) = self.net_mut(net) {
+                *held &= !TOLD;
+            }
+            self.next_hops(net)
+        });
+        self.release(net);
+        Some((prefix, next_hops))
+    }
+
     /// Next hops that the kernel is to use, sorted.
     pub(crate) fn next_hops(&self, net: NetId) -> Vec<IpAddr> {
         let mut hops = Vec::new();
@@ -650,11 +695,14 @@ impl Table {
         hops
     }
 
-    /// Decides everything again, with another limit. Returns the prefixes whose next hops changed.
-    pub(crate) fn set_max_paths(&mut self, max_paths: u8) -> Vec<NetId> {
+    /// Decides everything again, with another limit.
+    pub(crate) fn set_max_paths(&mut self, max_paths: u8) {
         self.max_paths = max_paths;
         let nets: Vec<NetId> = self.nets(Family::V4).chain(self.nets(Family::V6)).collect();
-        nets.into_iter().filter(|net| self.change(*net, |_| {}).next_hops).collect()
+        for net in nets {
+            // Which path is the best does not depend on how many are in use.
+            self.change(net, |_| {});
+        }
     }
 
     /// All routes of a source and family count as stale from now on.
