@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Agent, Input, Kernel, Output, Time, serve};
+use fairway_backend_admin::client::Status;
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bgp::Transport;
 use fairway_bgp as bgp;
@@ -17,7 +18,8 @@ use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::Admin;
+use crate::ports::Ports;
+use crate::status::status;
 
 /// Questions of the admin port that wait.
 const JOBS: usize = 16;
@@ -185,8 +187,7 @@ fn run<K: Kernel + Send + 'static>(
     let enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = start.enter.into();
     let (jobs, asked) = mpsc::channel::<Job>(JOBS);
     let (troubles, trouble) = mpsc::unbounded_channel();
-    let admin = Admin::start(start.config.admin.clone(), Arc::clone(&enter), jobs, troubles)
-        .map_err(|error| failed(&format!("no thread for the admin port: {error}")))?;
+    let ports = Ports::start(&start.config, Arc::clone(&enter), jobs, troubles).map_err(Ended::Failed)?;
     // The kernel's thread ends when nobody asks any more, or nobody listens.
     let worker = std::thread::Builder::new()
         .name(format!("kernel {name}"))
@@ -218,10 +219,12 @@ fn run<K: Kernel + Send + 'static>(
             passwords: BTreeMap::new(),
             ending: None,
             failed: None,
+            started: SystemTime::now(),
+            name,
         };
         node.go(commands, answered, bgp_events, Questions { asked, trouble }, ready).await
     });
-    drop(admin);
+    drop(ports);
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
     drop(runtime);
     let _over = worker.join();
@@ -248,6 +251,8 @@ struct Loop {
     ending: Option<Instant>,
     /// What an input from the admin port led to.
     failed: Option<Ended>,
+    started: SystemTime,
+    name: Arc<str>,
 }
 
 impl Source for Loop {
@@ -267,6 +272,10 @@ impl Source for Loop {
 
     fn events(&self) -> &EventLog {
         &self.events
+    }
+
+    fn status(&self) -> Status {
+        status(&self.agent, self.name.to_string(), self.started, self.epoch)
     }
 
     fn kernel(&self, prefix: IpNet) -> String {

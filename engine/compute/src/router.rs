@@ -369,17 +369,20 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     claims
 }
 
-/// A learned route, on its way into the kernel.
+/// A learned route, on its way into the kernel: through those of its next hops that a link leads to.
 pub(crate) fn render_learned(state: &State, prefix: IpNet, next_hops: &[IpAddr]) -> Claims {
     let mut claims = Claims::default();
     let own = state.own().is_some_and(|n| n.pod_cidrs.iter().any(|c| c.trunc() == prefix));
-    if next_hops.is_empty() || own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
+    if own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
         return claims;
     }
-    let mut next_hops: Vec<NextHop> =
-        next_hops.iter().map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
+    let reached = next_hops.iter().filter(|hop| state.hops.reached(**hop));
+    let mut next_hops: Vec<NextHop> = reached.map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
     next_hops.sort();
     next_hops.dedup();
+    if next_hops.is_empty() {
+        return claims;
+    }
     claims.route.insert(
         RouteKey { prefix, table: MAIN_TABLE, metric: state.config.route_metric },
         RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops },

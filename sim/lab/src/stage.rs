@@ -6,7 +6,8 @@ use std::time::Duration;
 use fairway_agent::Input;
 use fairway_bgp as bgp;
 use fairway_desired::{
-    Addr, Backend, Fault as KernelFault, Filter, Ipvs, Link, Op, PlaneId, Route as RoutePlane, Rule,
+    Addr, Backend, Fault as KernelFault, Filter, Ipvs, Link, MAIN_TABLE, NextHop, Op, PlaneId, Route as RoutePlane,
+    RouteKey, RouteKind, RouteValue, Rule,
 };
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
@@ -14,10 +15,11 @@ use fairway_scenario::{
     Answer, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
     Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::clients::{prepare_sources, refused};
-use crate::host::Role;
+use crate::host::{Host, Role};
 use crate::lab::{Lab, Off, features};
 use crate::load::{Load, Seen};
 use crate::routers::type_in;
@@ -266,6 +268,38 @@ impl Lab {
                 self.switch.join(lan, &port, true).map_err(refused)?;
                 format!("{host} joined to {lan} again")
             }
+            Fault::LinkDown { host, lan } => {
+                self.set_link(host, lan, false)?;
+                format!("interface of {host} on {lan} set down")
+            }
+            Fault::LinkUp { host, lan } => {
+                self.set_link(host, lan, true)?;
+                format!("interface of {host} on {lan} set up")
+            }
+            // The other end of the wire goes down, and with it the carrier.
+            Fault::Unplug { host, lan } => {
+                let port = self.port(host, lan)?;
+                self.switch.setup.set_up(&port, false).map_err(refused)?;
+                format!("{host} unplugged from {lan}")
+            }
+            Fault::Plug { host, lan } => {
+                let port = self.port(host, lan)?;
+                self.switch.setup.set_up(&port, true).map_err(refused)?;
+                format!("{host} plugged into {lan}")
+            }
+            Fault::AddRoute { on, to, via } => {
+                let hop = NextHop { via: Some(*via), dev: None, weight: 1 };
+                let value =
+                    RouteValue { kind: RouteKind::Unicast, protocol: PROTO_STATIC, src: None, next_hops: vec![hop] };
+                self.find_mut(on)?.setup.add_route(somebody_elses(*to), value).map_err(refused)?;
+                format!("{on}: somebody added a route to {to} via {via}")
+            }
+            Fault::DeleteRoute { on, to } => {
+                if !self.find_mut(on)?.setup.del_route(&somebody_elses(*to), PROTO_STATIC).map_err(refused)? {
+                    return Err(StageError::NotFound(format!("a route to {to} of somebody else on {on}")));
+                }
+                format!("{on}: somebody deleted the route to {to}")
+            }
             Fault::PowerOff(name) => {
                 self.power_off(name)?;
                 format!("{name} lost power")
@@ -350,6 +384,17 @@ impl Lab {
         }
     }
 
+    fn find_mut(&mut self, name: &str) -> Result<&mut Host, StageError> {
+        self.hosts.get_mut(name).ok_or_else(|| StageError::NotFound(format!("host {name}")))
+    }
+
+    fn set_link(&mut self, host: &str, lan: &str, up: bool) -> Result<(), StageError> {
+        let topology = std::mem::take(&mut self.topology);
+        let set = self.find_mut(host).and_then(|host| host.set_link(&topology, lan, up).map_err(refused));
+        self.topology = topology;
+        set
+    }
+
     fn port(&self, host: &str, lan: &str) -> Result<String, StageError> {
         let port = self.find(host)?.ports.get(lan).cloned();
         port.ok_or_else(|| StageError::NotFound(format!("{host} is not on LAN {lan}")))
@@ -431,6 +476,13 @@ fn enable(peer: IpAddr, enabled: bool, message: &str) -> Input {
 /// Connections that were made, which is how often a server saw a client.
 fn connections(report: &Report) -> u64 {
     report.connects.saturating_sub(report.failed())
+}
+
+/// `RTPROT_STATIC`
+const PROTO_STATIC: u8 = 4;
+
+fn somebody_elses(to: IpNet) -> RouteKey {
+    RouteKey { prefix: to.trunc(), table: MAIN_TABLE, metric: 0 }
 }
 
 fn plane_id(plane: Plane) -> PlaneId {

@@ -100,6 +100,50 @@ pub enum Fault {
         /// LAN.
         lan: String,
     },
+    /// Somebody sets a host's interface down (`ip link set down`); the kernel drops what depends on it.
+    LinkDown {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// Somebody sets it up again, with the addresses and default routes it had.
+    LinkUp {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// The cable of a host's interface is pulled out: the kernel sees that the carrier is lost, and keeps its routes.
+    Unplug {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// The cable is back.
+    Plug {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// Somebody else adds a route (protocol `static`), metric 0.
+    AddRoute {
+        /// Host.
+        on: String,
+        /// Destination.
+        to: IpNet,
+        /// Gateway.
+        via: IpAddr,
+    },
+    /// That route is deleted again.
+    DeleteRoute {
+        /// Host.
+        on: String,
+        /// Destination.
+        to: IpNet,
+    },
     /// A host stops at once, its kernel state is gone.
     PowerOff(String),
     /// A host boots.
@@ -191,6 +235,12 @@ impl fmt::Display for Fault {
             Fault::RestartAgent(node) => write!(f, "restart the agent on {node}"),
             Fault::Cut { host, lan } => write!(f, "cut {host} from {lan}"),
             Fault::Heal { host, lan } => write!(f, "heal the link of {host} to {lan}"),
+            Fault::LinkDown { host, lan } => write!(f, "set the interface of {host} on {lan} down"),
+            Fault::LinkUp { host, lan } => write!(f, "set the interface of {host} on {lan} up"),
+            Fault::Unplug { host, lan } => write!(f, "unplug {host} from {lan}"),
+            Fault::Plug { host, lan } => write!(f, "plug {host} into {lan}"),
+            Fault::AddRoute { on, to, via } => write!(f, "somebody adds a route to {to} via {via} on {on}"),
+            Fault::DeleteRoute { on, to } => write!(f, "somebody deletes the route to {to} on {on}"),
             Fault::PowerOff(host) => write!(f, "power off {host}"),
             Fault::PowerOn(host) => write!(f, "power on {host}"),
             Fault::Drain(node) => write!(f, "drain {node}"),

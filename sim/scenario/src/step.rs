@@ -244,6 +244,8 @@ pub struct RouteCondition {
     pub to: IpNet,
     /// Gateways of it; 0 is satisfied when there is no such route. A connected route counts as one.
     pub next_hops: Count,
+    /// Only a route of this protocol (`RTPROT_*`) counts.
+    pub protocol: Option<u8>,
 }
 
 /// Endpoints of a service.

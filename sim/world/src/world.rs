@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fairway_agent::{Agent, Input, Output};
 use fairway_api::WatcherId;
 use fairway_bgp as bgp;
-use fairway_desired::{PlaneId, Protocol};
+use fairway_desired::{Interface, KernelEvent, PlaneId, Protocol};
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::Topology;
@@ -22,6 +23,9 @@ use crate::{DAEMON, HostIx, Time};
 
 /// How long a kernel request takes until its answer is handled, in microseconds; drawn from the seed.
 const KERNEL_LATENCY_US: (u32, u32) = (50, 500);
+
+/// How long it takes until an agent hears what its kernel says.
+const KERNEL_EVENT: Time = Time::from_micros(100);
 
 /// What a host is in the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub(crate) struct Host {
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
     pub(crate) next_port: u16,
     tick: Option<Ticket>,
+    /// Its interfaces, as its agent was told.
+    told: BTreeMap<Arc<str>, Interface>,
     /// Name of its interface on each LAN.
     pub(crate) links: BTreeMap<String, String>,
 }
@@ -80,6 +86,7 @@ impl Host {
             passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
+            told: BTreeMap::new(),
             links: BTreeMap::new(),
         }
     }
@@ -256,6 +263,9 @@ impl World {
             self.watchers.insert(watcher, host);
         }
         let generation = self.hosts[host].generation;
+        let all = self.fabric.kernel(self.hosts[host].id).interfaces();
+        self.hosts[host].told.clone_from(&all);
+        self.agent_input(host, generation, Input::Kernel(KernelEvent::Interfaces(all)));
         self.agent_input(host, generation, Input::Tick);
         self.drain_api();
     }
@@ -280,6 +290,25 @@ impl World {
         if let Some(watcher) = state.watcher.take() {
             self.watchers.remove(&watcher);
             self.cluster.api.unwatch(watcher);
+        }
+    }
+
+    /// Interfaces of a host may have changed: its agent hears of those that did.
+    pub(crate) fn tell_interfaces(&mut self, host: HostIx) {
+        let now = self.fabric.kernel(self.hosts[host].id).interfaces();
+        let before = std::mem::replace(&mut self.hosts[host].told, now.clone());
+        let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.clone(), None));
+        let new = now.iter().filter(|(name, is)| before.get(*name) != Some(*is));
+        let changed: Vec<_> = gone.chain(new.map(|(name, is)| (name.clone(), Some(is.clone())))).collect();
+        for (name, interface) in changed {
+            self.tell_kernel(host, KernelEvent::Interface(name, interface));
+        }
+    }
+
+    /// The kernel of a host says something to its agent.
+    pub(crate) fn tell_kernel(&mut self, host: HostIx, event: KernelEvent) {
+        if self.hosts[host].agent.is_some() {
+            self.send_agent(host, KERNEL_EVENT, Input::Kernel(event));
         }
     }
 

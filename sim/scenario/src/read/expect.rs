@@ -132,8 +132,13 @@ impl<'f> Reader<'f> {
         let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
         let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
         let next_hops = self.required(&mut fields, "nexthops").and_then(|node| self.count(node));
+        let protocol = self.optional(&mut fields, "protocol").map(|node| self.number(node, 0, 255));
         self.finish(fields);
-        Some(Condition::Route(RouteCondition { on: on?, to: to?, next_hops: next_hops? }))
+        let protocol = match protocol {
+            Some(protocol) => Some(protocol? as u8),
+            None => None,
+        };
+        Some(Condition::Route(RouteCondition { on: on?, to: to?, next_hops: next_hops?, protocol }))
     }
 
     /// `service: mconnect`, `service: ns/mconnect`, or with a `namespace` beside it.

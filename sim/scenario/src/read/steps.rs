@@ -27,6 +27,12 @@ const FAULTS: &[&str] = &[
     "restartAgent",
     "cut",
     "heal",
+    "linkDown",
+    "linkUp",
+    "unplug",
+    "plug",
+    "addRoute",
+    "deleteRoute",
     "powerOff",
     "powerOn",
     "drain",
@@ -403,8 +409,8 @@ impl Reader<'_> {
             "killAgent" => Fault::KillAgent(self.speaker(value)?),
             "startAgent" => Fault::StartAgent(self.speaker(value)?),
             "restartAgent" => Fault::RestartAgent(self.speaker(value)?),
-            "cut" | "heal" => {
-                let mut fields = self.fields("`cut` or `heal`", value, &key.span)?;
+            kind @ ("cut" | "heal" | "linkDown" | "linkUp" | "unplug" | "plug") => {
+                let mut fields = self.fields("this fault", value, &key.span)?;
                 let host = self.required(&mut fields, "host").and_then(|node| self.host(node));
                 let lan_node = self.required(&mut fields, "lan");
                 let lan = lan_node.and_then(|node| self.lan(node));
@@ -417,7 +423,29 @@ impl Reader<'_> {
                     let help = format!("it is on: {}", has.join(", "));
                     self.error(Diagnostic::new(format!("`{host}` is not on LAN `{lan}`"), &node.span).help(help));
                 }
-                if key.text == "cut" { Fault::Cut { host, lan } } else { Fault::Heal { host, lan } }
+                match kind {
+                    "cut" => Fault::Cut { host, lan },
+                    "heal" => Fault::Heal { host, lan },
+                    "linkDown" => Fault::LinkDown { host, lan },
+                    "linkUp" => Fault::LinkUp { host, lan },
+                    "unplug" => Fault::Unplug { host, lan },
+                    _ => Fault::Plug { host, lan },
+                }
+            }
+            "addRoute" => {
+                let mut fields = self.fields("`addRoute`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
+                let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
+                let via = self.required(&mut fields, "via").and_then(|node| self.address(node));
+                self.finish(fields);
+                Fault::AddRoute { on: on?, to: to?, via: via? }
+            }
+            "deleteRoute" => {
+                let mut fields = self.fields("`deleteRoute`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
+                let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
+                self.finish(fields);
+                Fault::DeleteRoute { on: on?, to: to? }
             }
             "powerOff" => Fault::PowerOff(self.host(value)?),
             "powerOn" => Fault::PowerOn(self.host(value)?),

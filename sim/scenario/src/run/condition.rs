@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Mismatch, Run};
 use crate::source::At;
-use crate::stage::{Neighbor, NoticeLine, RibPath, StageError};
+use crate::stage::{Neighbor, NoticeLine, RibPath, Route, StageError};
 use crate::step::{
     BgpCondition, Condition, Count, EndpointsCondition, NeighborCondition, NoticeCondition, RibCondition,
     RouteCondition, VirtualServerCondition,
@@ -132,15 +132,17 @@ impl Run<'_> {
     }
 
     fn route(&mut self, condition: &RouteCondition) -> Result<Difference, StageError> {
-        let RouteCondition { on, to, next_hops } = condition;
+        let RouteCondition { on, to, next_hops, protocol } = condition;
         let routes = self.stage.routes(on, to.addr().is_ipv6())?;
-        let route = routes.iter().find(|route| route.prefix == *to);
+        let counts = |route: &&Route| route.prefix == *to && protocol.is_none_or(|p| p == route.protocol);
+        let route = routes.iter().find(counts);
         // A connected route has no gateway, yet it is a way.
         let count = route.map_or(0, |route| route.next_hops.len().max(1));
+        let of = protocol.map(|p| format!(" of protocol {p}")).unwrap_or_default();
         let difference = || {
             let expected = match next_hops.max {
-                Some(0) => format!("no route to {to} on {on}"),
-                _ => format!("a route to {to} with {next_hops} next {} on {on}", plural(next_hops, "hop")),
+                Some(0) => format!("no route to {to}{of} on {on}"),
+                _ => format!("a route to {to}{of} with {next_hops} next {} on {on}", plural(next_hops, "hop")),
             };
             let seen = route.map_or_else(|| "no such route".to_owned(), |route| route.text.trim().to_owned());
             (expected, seen)

@@ -121,6 +121,8 @@ pub(super) struct Route {
     to: Cidr,
     /// Gateways; 0 means no such route, a connected route counts as 1.
     nexthops: Count,
+    /// Only routes of this protocol count: 17 are ours, 4 are `static`.
+    protocol: Option<u8>,
 }
 
 /// Endpoints of a service.

@@ -18,6 +18,18 @@ pub(super) enum Fault {
     Cut(Link),
     /// The link is there again.
     Heal(Link),
+    /// Somebody sets a host's interface down; the kernel drops what depends on it.
+    LinkDown(Link),
+    /// Somebody sets it up again, with the addresses and default routes it had.
+    LinkUp(Link),
+    /// The cable is pulled out: the kernel sees that the carrier is lost, and keeps its routes.
+    Unplug(Link),
+    /// The cable is back.
+    Plug(Link),
+    /// Somebody else adds a route.
+    AddRoute(ForeignRoute),
+    /// That route is deleted again.
+    DeleteRoute(ForeignDestination),
     /// A host stops at once.
     PowerOff(String),
     /// A host boots.
@@ -58,6 +70,28 @@ pub(super) struct Link {
     host: String,
     /// LAN.
     lan: String,
+}
+
+/// A route that is not ours: protocol `static`, metric 0.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ForeignRoute {
+    /// Host.
+    on: String,
+    /// Destination, as a prefix.
+    to: String,
+    /// Gateway.
+    via: String,
+}
+
+/// A destination of somebody else's route.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ForeignDestination {
+    /// Host.
+    on: String,
+    /// Destination, as a prefix.
+    to: String,
 }
 
 /// Pods: all that match.
