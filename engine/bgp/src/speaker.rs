@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::bgp::{Dynamic, Global};
-use fairway_desired::{Bgp, Family};
+use fairway_desired::{Bgp, Family, Learned};
 use ipnet::IpNet;
 
 use crate::export::{Group, GroupKey};
-use crate::intern::{Interner, Shared};
+use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::reach::Reach;
@@ -35,7 +35,6 @@ pub struct Speaker {
     pub(crate) next_out: u64,
     /// All routes.
     pub(crate) table: Table,
-    pub(crate) interner: Interner,
     /// What is on our links.
     pub(crate) reach: Reach,
     /// Shared by all our own routes.
@@ -76,7 +75,6 @@ impl Speaker {
             conns: BTreeMap::new(),
             next_out: 0,
             table: Table::new(),
-            interner: Interner::default(),
             reach: Reach::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
@@ -157,6 +155,9 @@ impl Speaker {
 
     /// The next output; `None`: nothing more for now.
     pub fn poll(&mut self) -> Option<Output> {
+        if let Some((prefix, next_hops)) = self.table.next_news() {
+            return Some(Output::Learned(Learned { prefix, next_hops }));
+        }
         self.outputs.pop_front()
     }
 
@@ -171,14 +172,14 @@ impl Speaker {
         self.run_timers(now);
         self.advertise(now);
         self.table.settle();
+        self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
-                if conn.tx.is_empty() {
-                    continue;
+                for bytes in conn.take() {
+                    conn.unsent += bytes.len();
+                    self.outputs.push_back(Output::Send { conn: conn.id, bytes });
                 }
-                conn.unsent += conn.tx.len();
-                self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
                 // Small things need no answer; they are forgotten with the next large one.
                 if conn.unsent >= DRAIN_AT && !conn.draining {
                     conn.draining = true;
@@ -186,6 +187,21 @@ impl Speaker {
                 }
             }
         }
+    }
+
+    /// Forgets attributes that are not in use any more, when there are enough of them.
+    fn sweep_attributes(&mut self) {
+        let groups = self.groups.iter().flatten();
+        let holders = self.table.len() + groups.map(Group::len).sum::<usize>();
+        if !self.table.attributes.wants_sweep(holders) {
+            return;
+        }
+        let mut marks = self.table.attributes.begin_sweep();
+        self.table.mark(&mut marks);
+        for group in self.groups.iter_mut().flatten() {
+            group.mark_attributes(&mut marks);
+        }
+        self.table.attributes.end_sweep(&marks);
     }
 
     fn set_timer(&mut self, peer: IpAddr) {
@@ -244,7 +260,7 @@ impl Speaker {
         self.table
             .of_net(net)
             .enumerate()
-            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted.as_ref()?, i == 0)))
+            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted?, i == 0)))
     }
 
     /// What a neighbour sent, before import, sorted by prefix; stale routes too.
@@ -255,7 +271,7 @@ impl Speaker {
             .of_source(neighbor.source)
             .map(|(id, route)| {
                 let best = self.table.best(route.net).is_some_and(|(best, _)| best == id);
-                self.view(route, &route.received, best)
+                self.view(route, route.received, best)
             })
             .collect();
         paths.sort_by_key(|p| (p.prefix, p.path_id));
@@ -267,6 +283,7 @@ impl Speaker {
         let mut paths: Vec<RibPath> = self
             .told(peer)
             .map(|(net, path_id, shared, from)| {
+                let shared = &self.table.attributes[shared];
                 let route = self.table.of_net(net).find(|(_, r)| r.source == from);
                 RibPath {
                     prefix: self.table.prefix(net),
@@ -287,7 +304,8 @@ impl Speaker {
         paths
     }
 
-    pub(crate) fn view(&self, route: &Route, shared: &Shared, best: bool) -> RibPath {
+    pub(crate) fn view(&self, route: &Route, shared: Shared, best: bool) -> RibPath {
+        let shared = &self.table.attributes[shared];
         let source = self.table.source(route.source);
         RibPath {
             prefix: self.table.prefix(route.net),
