@@ -33,6 +33,9 @@ const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// RFC 1997: not to external neighbours, confederation members included.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
+/// RFC 4360 section 2: this bit of the type means that the community does not leave the AS.
+const NOT_TRANSITIVE: u8 = 0x40;
+
 /// So many octets may be on their way to a neighbour; more routes are encoded when they have left.
 const WINDOW: usize = 256 << 10;
 /// So many routes are encoded at once.
@@ -519,6 +522,8 @@ impl Speaker {
             }
             new.originator = None;
             new.cluster_list.clear();
+            // RFC 4360 section 6: those that are not transitive stay in the AS.
+            new.ext_communities.retain(|c| c[0] & NOT_TRANSITIVE == 0);
         }
         for unknown in &mut new.unknown {
             unknown.partial = true;

@@ -163,6 +163,21 @@ fn what_a_statement_changes() {
     }
 }
 
+/// RFC 4360 section 6.
+#[test]
+fn extended_communities_that_are_not_transitive_stay_inside() {
+    let (inside, outside) = ([0x43, 0, 0, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 0, 0, 1]);
+    let (mut s, conns) = begin();
+    let route = Attributes { ext_communities: vec![inside, outside], ..attributes(&[65001]) };
+    s.say(conns[0], &announce(route, EXTERNAL, &["10.9.0.0/24"]));
+    let told = |s: &Script, to: &str| s.told(to, "10.9.0.0/24")[0].attributes.ext_communities.clone();
+    assert_eq!((told(&s, INTERNAL), told(&s, OTHER)), (vec![inside, outside], vec![outside]));
+    // Unless our own policy says it to this neighbour.
+    let modify = Modify { communities: vec![Community::Extended(inside)], ..Modify::default() };
+    s.apply(&[policy(Direction::Export, false, &[Statement { modify, ..accept("say") }])]);
+    assert_eq!(told(&s, OTHER), [outside, inside]);
+}
+
 #[test]
 fn next_hop_self() {
     let change = Statement { modify: Modify { next_hop_self: true, ..Modify::default() }, ..accept("hop") };
