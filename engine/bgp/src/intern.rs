@@ -37,6 +37,11 @@ pub(crate) struct Interner {
 const SWEEP_MIN: usize = 1024;
 
 impl Interner {
+    /// The next hops of all that are in use, often several times.
+    pub(crate) fn next_hops(&self) -> impl Iterator<Item = IpAddr> {
+        self.table.iter().map(|shared| shared.next_hop)
+    }
+
     pub(crate) fn intern(&mut self, attributes: Arc<Attributes>, next_hop: IpAddr) -> Shared {
         let mut hasher = Mixer(0);
         attributes.hash(&mut hasher);

@@ -13,6 +13,7 @@ use crate::export::{Group, GroupKey};
 use crate::intern::{Interner, Shared};
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
+use crate::reach::Reach;
 use crate::restart::{Restarting, Returned};
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
@@ -35,6 +36,8 @@ pub struct Speaker {
     /// All routes.
     pub(crate) table: Table,
     pub(crate) interner: Interner,
+    /// What is on our links.
+    pub(crate) reach: Reach,
     /// Shared by all our own routes.
     pub(crate) own_attributes: Arc<Attributes>,
     /// Next hops of our own networks, and how many networks have each.
@@ -74,6 +77,7 @@ impl Speaker {
             next_out: 0,
             table: Table::new(),
             interner: Interner::default(),
+            reach: Reach::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
             groups: Vec::new(),
@@ -134,6 +138,7 @@ impl Speaker {
                 }
             }
             Input::BfdDown(peer) => self.bfd_down(now, peer),
+            Input::OnLink(on_link) => self.set_on_link(now, on_link),
         }
         self.settle(now);
     }
