@@ -346,32 +346,41 @@ impl Speaker {
         if self.group(old).is_some_and(|g| g.key == key) {
             return;
         }
-        // It reads all that is left in the old group. The change is rare, so the window may be passed over.
-        self.evaluate_group(old);
-        let Some(mut left) = self.groups.get_mut(old as usize).and_then(Option::take) else { return };
-        self.pump(now, &mut left, source, usize::MAX, &mut BTreeMap::new());
-        left.members.remove(&source);
-        self.groups[old as usize] = Some(left);
         let id = self.group_of(key);
         self.dirty_groups.insert(old);
         self.evaluate_group(id);
         let (Some(left), Some(joined)) = (self.group(old), self.group(id)) else { return };
-        let told =
-            |group: &Group, unit: &Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route.clone());
+        let Some(member) = left.members.get(&source) else { return };
+        // What is unread in the old group is not sent any more: it may be what is forbidden from now on. So it is only
+        // known what the member may have been told. The change is rare: better something twice, and the window may be
+        // passed over.
+        let up_to_date = member.position == left.next_seq && member.dumps.is_empty();
+        let route = |e: &Entry| if e.from == source { None } else { e.route.clone() };
         let units: BTreeSet<Unit> = left.out.keys().chain(joined.out.keys()).copied().collect();
         let mut batch = Batch::default();
         for unit in units {
             let nlri = Nlri { prefix: self.table.prefix(net_of(unit)), path_id: unit as u32 };
-            match (told(left, &unit), told(joined, &unit)) {
-                (Some(old), Some(new)) if Arc::ptr_eq(&old, &new) => {}
+            let told = left.out.get(&unit);
+            match (told.and_then(route), joined.out.get(&unit).and_then(route)) {
+                (Some(old), Some(new)) if up_to_date && Arc::ptr_eq(&old, &new) => {}
                 (_, Some(new)) => batch.announce.push((new, nlri)),
                 (Some(_), None) => batch.withdraw.push(nlri),
+                (None, None) if told.is_some() && !up_to_date => batch.withdraw.push(nlri),
                 (None, None) => {}
             }
         }
+        // Of a family that was on its way only the end is missing now; one that was asked for once more begins anew.
+        let again = |d: &Dump| Dump {
+            family: d.family,
+            cursor: if d.refresh { 0 } else { Unit::MAX },
+            begun: false,
+            refresh: d.refresh,
+        };
+        let dumps = member.dumps.iter().map(again).collect();
         let (bytes, _) = batch.encode(joined.key.tx);
         let position = joined.next_seq;
-        let member = Member { address: peer, position, dumps: VecDeque::new() };
+        let member = Member { address: peer, position, dumps };
+        self.leave(source, old);
         if let Some(group) = self.groups.get_mut(id as usize).and_then(Option::as_mut) {
             group.members.insert(source, member);
         }

@@ -194,9 +194,7 @@ impl Speaker {
         let over = restarting.until.is_some_and(|until| until <= now);
         if (restarting.complete && !waits) || over {
             self.restarting = None;
-            // What was marked has to be in the Adj-RIBs-Out before End-of-RIB closes them.
-            self.advertise(now);
-            self.send_due_ends(now);
+            self.ends_due = true;
         }
     }
 }

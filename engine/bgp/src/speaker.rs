@@ -51,6 +51,8 @@ pub struct Speaker {
     pub(crate) returned: Option<Returned>,
     /// And have not said all yet.
     pub(crate) restarting: Option<Restarting>,
+    /// That is over: End-of-RIB is due to those who wait for it.
+    pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
@@ -85,6 +87,7 @@ impl Speaker {
             dirty_groups: BTreeSet::new(),
             returned: None,
             restarting: None,
+            ends_due: false,
             draining: false,
             shut_down: false,
             timers: BTreeSet::new(),
@@ -170,6 +173,9 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
+        if core::mem::take(&mut self.ends_due) {
+            self.send_due_ends(now);
+        }
         self.table.settle();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
