@@ -219,7 +219,9 @@ mod tests {
         }
         // The places of the others are used again.
         let places = interner.all.len();
-        (0..1000).for_each(|asn| drop(interner.intern(attributes(5000 + asn), other)));
+        for asn in 0..1000 {
+            interner.intern(attributes(5000 + asn), other);
+        }
         assert_eq!(interner.all.len(), places);
     }
 }
