@@ -57,6 +57,11 @@ const SWEEP_MIN: usize = 1024;
 const SWEEP_RATIO: usize = 32;
 
 impl Interner {
+    /// The next hops of all that are in use, often several times.
+    pub(crate) fn next_hops(&self) -> impl Iterator<Item = IpAddr> {
+        self.all.iter().flatten().map(|shared| shared.next_hop)
+    }
+
     pub(crate) fn intern(&mut self, attributes: Arc<Attributes>, next_hop: IpAddr) -> Shared {
         let mut hasher = Mixer(0);
         attributes.hash(&mut hasher);

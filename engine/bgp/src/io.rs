@@ -8,6 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::ops::Deref;
 
 use fairway_desired::Learned;
+use ipnet::IpNet;
 
 /// Time since an arbitrary epoch that the driver chooses.
 pub type Time = core::time::Duration;
@@ -67,7 +68,7 @@ pub enum Input {
     /// The deadline passed.
     Tick,
     /// First of all inputs, if at all: we were here a moment ago, and our forwarding state still stands (RFC 4724
-    /// section 4.1). Neighbours with graceful restart are told so.
+    /// section 4.1). Neighbours with graceful restart are told so in their first session.
     Restarted,
     /// All of the configuration was applied once: what we advertise is complete. Ends the waiting after `Restarted`.
     Complete,
@@ -108,6 +109,10 @@ pub enum Input {
     },
     /// Forwarding to this neighbour is broken, says BFD (RFC 5882): its session ends with Cease 6/10 (RFC 9384).
     BfdDown(IpAddr),
+    /// The prefixes on the links of this host, each with whether the link works; replaces what was said before. A route
+    /// over a next hop that is on a link, and on none that works, is excluded from the decision (RFC 4271 section
+    /// 9.1.2); a session with an external neighbour on such a link ends at once.
+    OnLink(Vec<(IpNet, bool)>),
 }
 
 /// What the driver should do, or should know.

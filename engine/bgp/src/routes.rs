@@ -30,6 +30,7 @@ pub(crate) const NO_LLGR: u32 = 0xffff_0007;
 pub(crate) enum Refused {
     OwnAs(u32),
     OwnAddress,
+    Lost(IpAddr),
     OwnIdentifier,
     OwnCluster(Ipv4Addr),
     Policy(Option<Name>),
@@ -40,6 +41,7 @@ impl fmt::Display for Refused {
         match self {
             Refused::OwnAs(asn) => write!(f, "our AS {asn} is in its AS_PATH (RFC 4271 section 9.1.2)"),
             Refused::OwnAddress => f.write_str("its next hop is our own address (RFC 4271 section 5.1.3)"),
+            Refused::Lost(hop) => write!(f, "the link to its next hop {hop} is down (RFC 4271 section 9.1.2)"),
             Refused::OwnIdentifier => f.write_str("we are its ORIGINATOR_ID (RFC 4456 section 8)"),
             Refused::OwnCluster(id) => write!(f, "our cluster {id} is in its CLUSTER_LIST (RFC 4456 section 8)"),
             Refused::Policy(Some(name)) => write!(f, "statement {name} of the import policy rejects it"),
@@ -116,7 +118,7 @@ impl Speaker {
     }
 
     /// Ends the session of a neighbour that sent too much, or warns (RFC 4486 section 4).
-    fn limit(&mut self, now: Time, peer: IpAddr) {
+    pub(crate) fn limit(&mut self, now: Time, peer: IpAddr) {
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
         let Some(max) = neighbor.settings.session().max_prefixes else { return };
         let MaxPrefixes { limit, warn_percent, restart_s } = max;
@@ -176,6 +178,9 @@ impl Speaker {
         if received.next_hop == importer.local {
             return Err(Refused::OwnAddress);
         }
+        if self.reach.is_lost(received.next_hop) {
+            return Err(Refused::Lost(received.next_hop));
+        }
         if a.originator == Some(importer.router_id) {
             return Err(Refused::OwnIdentifier);
         }
@@ -187,7 +192,7 @@ impl Speaker {
     }
 
     /// What import makes of a route; `None`: it is refused.
-    fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: Shared) -> Option<Shared> {
+    pub(crate) fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: Shared) -> Option<Shared> {
         let verdict = self.admit(importer, prefix, received).ok()?;
         let index = verdict.index;
         if let Some((of, last, result)) = importer.last

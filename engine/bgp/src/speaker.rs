@@ -13,7 +13,8 @@ use crate::export::{Group, GroupKey};
 use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
-use crate::restart::Restarting;
+use crate::reach::Reach;
+use crate::restart::{Restarting, Returned};
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
@@ -34,6 +35,8 @@ pub struct Speaker {
     pub(crate) next_out: u64,
     /// All routes.
     pub(crate) table: Table,
+    /// What is on our links.
+    pub(crate) reach: Reach,
     /// Shared by all our own routes.
     pub(crate) own_attributes: Arc<Attributes>,
     /// Next hops of our own networks, and how many networks have each.
@@ -43,7 +46,9 @@ pub struct Speaker {
     pub(crate) group_ids: BTreeMap<GroupKey, u32>,
     /// Groups in which something may be to do.
     pub(crate) dirty_groups: BTreeSet<u32>,
-    /// We came back from a restart, and have not said all yet.
+    /// We came back from a restart.
+    pub(crate) returned: Option<Returned>,
+    /// And have not said all yet.
     pub(crate) restarting: Option<Restarting>,
     /// We are about to go away.
     pub(crate) draining: bool,
@@ -70,11 +75,13 @@ impl Speaker {
             conns: BTreeMap::new(),
             next_out: 0,
             table: Table::new(),
+            reach: Reach::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
             dirty_groups: BTreeSet::new(),
+            returned: None,
             restarting: None,
             draining: false,
             shut_down: false,
@@ -102,7 +109,10 @@ impl Speaker {
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
-            Input::Restarted => self.restarting = Some(Restarting::default()),
+            Input::Restarted => {
+                self.returned = Some(Returned::new(now));
+                self.restarting = Some(Restarting::default());
+            }
             Input::Complete => {
                 if let Some(restarting) = &mut self.restarting {
                     restarting.complete = true;
@@ -126,6 +136,7 @@ impl Speaker {
                 }
             }
             Input::BfdDown(peer) => self.bfd_down(now, peer),
+            Input::OnLink(on_link) => self.set_on_link(now, on_link),
         }
         self.settle(now);
     }
