@@ -107,10 +107,10 @@ fn drain(speaker: &mut Speaker, news: &mut usize) -> usize {
 }
 
 /// All routes in, in pieces as TCP gives them, and out to the other neighbour.
-fn through(speaker: &mut Speaker, pieces: &[Vec<u8>]) -> (usize, usize) {
+fn through(speaker: &mut Speaker, from: u64, pieces: &[Vec<u8>]) -> (usize, usize) {
     let (mut prefixes, mut news) = (0, 0);
     for bytes in pieces {
-        speaker.handle(NOW, Input::Received { conn: ConnId::In(2), bytes: bytes.clone() });
+        speaker.handle(NOW, Input::Received { conn: ConnId::In(from), bytes: bytes.clone() });
         prefixes += drain(speaker, &mut news);
     }
     (prefixes, news)
@@ -141,7 +141,25 @@ fn benches(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(routes), |b| {
             b.iter_batched_ref(
                 speaker,
-                |speaker| assert_eq!(through(speaker, &pieces), (routes as usize, routes as usize)),
+                |speaker| assert_eq!(through(speaker, 2, &pieces), (routes as usize, routes as usize)),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("the same routes from a second neighbour, not better");
+    group.sample_size(10);
+    for routes in LADDER {
+        let pieces: Vec<Vec<u8>> = updates(routes, 800).chunks(64 << 10).map(Vec::from).collect();
+        group.throughput(Throughput::Elements(routes.into()));
+        group.bench_function(BenchmarkId::from_parameter(routes), |b| {
+            b.iter_batched_ref(
+                || {
+                    let mut speaker = speaker();
+                    through(&mut speaker, 2, &pieces);
+                    speaker
+                },
+                |speaker| assert_eq!(through(speaker, 3, &pieces), (0, 0)),
                 BatchSize::LargeInput,
             );
         });
@@ -156,7 +174,7 @@ fn benches(criterion: &mut Criterion) {
             b.iter_batched_ref(
                 || {
                     let mut speaker = speaker();
-                    through(&mut speaker, &pieces);
+                    through(&mut speaker, 2, &pieces);
                     speaker
                 },
                 |speaker| {
