@@ -53,6 +53,8 @@ pub struct Speaker {
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
+    /// The port that the driver was told of last.
+    pub(crate) listening: Option<u16>,
     /// When each neighbour is to be looked at.
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
@@ -85,6 +87,7 @@ impl Speaker {
             restarting: None,
             draining: false,
             shut_down: false,
+            listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             touched: BTreeSet::new(),
