@@ -87,6 +87,8 @@ pub(crate) struct Group {
     all_pending: bool,
     /// What export made of attributes, as long as nothing changes that it depends on.
     rewrites: HashMap<Rewrite, Shared, BuildHasherDefault<Mixer>>,
+    /// The last of them: routes come in runs of equal attributes.
+    last: Option<(Rewrite, Shared)>,
 }
 
 /// So many results of export are kept.
@@ -120,13 +122,14 @@ impl Group {
 
     /// Marks the attributes of all routes; what export made of others is forgotten.
     pub(crate) fn mark_attributes(&mut self, marks: &mut Marks) {
-        self.rewrites.clear();
+        self.forget_rewrites();
         self.out.mark_attributes(marks);
     }
 
     /// Policies or settings changed.
     pub(crate) fn forget_rewrites(&mut self) {
         self.rewrites.clear();
+        self.last = None;
     }
 
     fn pend(&mut self, net: NetId) {
@@ -262,6 +265,7 @@ impl Speaker {
             pending_paths: BTreeSet::new(),
             all_pending: true,
             rewrites: HashMap::default(),
+            last: None,
         };
         let id = match self.groups.iter().position(Option::is_none) {
             Some(free) => {
@@ -484,7 +488,11 @@ impl Speaker {
         let accepted = route.accepted?;
         let (index, next_hop, originator) = (leave.verdict.index, leave.next_hop, leave.originator);
         let rewrite = (accepted, index, next_hop, originator, from == OWN);
+        if let Some((_, known)) = group.last.filter(|(last, _)| *last == rewrite) {
+            return Some((known, from));
+        }
         if let Some(known) = group.rewrites.get(&rewrite) {
+            group.last = Some((rewrite, *known));
             return Some((*known, from));
         }
         let mut new = self.table.attributes[accepted].attributes.clone();
@@ -522,6 +530,7 @@ impl Speaker {
             group.rewrites.clear();
         }
         group.rewrites.insert(rewrite, new);
+        group.last = Some((rewrite, new));
         Some((new, from))
     }
 

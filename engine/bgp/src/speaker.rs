@@ -114,7 +114,7 @@ impl Speaker {
             Input::Accepted { conn, local, remote } => {
                 self.accepted(now, conn, local.ip().to_canonical(), remote.ip().to_canonical());
             }
-            Input::Received { conn, bytes } => self.received(now, conn, &bytes),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
