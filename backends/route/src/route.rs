@@ -69,11 +69,16 @@ fn body(key: &RouteKey, value: &RouteValue, index: &dyn Fn(&str) -> Option<u32>)
     if let Some(src) = value.src {
         body.attributes.push(RouteAttribute::PrefSource(src.into()));
     }
+    // An IPv4 route may have an IPv6 gateway (`via inet6`), which has an attribute of its own.
+    let gateway = |via: IpAddr| match via {
+        IpAddr::V6(via) if key.prefix.addr().is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(via)),
+        via => RouteAttribute::Gateway(via.into()),
+    };
     let dev = |hop: &NextHop| hop.dev.as_deref().map(|dev| index(dev).ok_or(ENODEV)).transpose();
     match value.next_hops.as_slice() {
         [] => {}
         [hop] => {
-            body.attributes.extend(hop.via.map(|via| RouteAttribute::Gateway(via.into())));
+            body.attributes.extend(hop.via.map(gateway));
             body.attributes.extend(dev(hop)?.map(RouteAttribute::Oif));
         }
         hops => {
@@ -82,7 +87,7 @@ fn body(key: &RouteKey, value: &RouteValue, index: &dyn Fn(&str) -> Option<u32>)
                 // `rtnh_hops` counts from 0.
                 encoded.hops = hop.weight.checked_sub(1).and_then(|w| u8::try_from(w).ok()).ok_or(EINVAL)?;
                 encoded.interface_index = dev(hop)?.unwrap_or_default();
-                encoded.attributes.extend(hop.via.map(|via| RouteAttribute::Gateway(via.into())));
+                encoded.attributes.extend(hop.via.map(gateway));
                 Ok(encoded)
             };
             body.attributes.push(RouteAttribute::MultiPath(hops.iter().map(hop).collect::<Result<_, i32>>()?));
@@ -456,9 +461,10 @@ fn put(known: &Known, key: &RouteKey, value: &RouteValue, owned: bool) -> Result
     if value.next_hops.iter().any(|hop| hop.via.is_none() && hop.dev.is_none()) {
         return Err(EINVAL);
     }
-    let other_family = |ip: IpAddr| Family::of(ip) != Family::of(key.prefix.addr());
-    // A source or gateway of another family has no place in the message; IPv4 through an IPv6 gateway is not built.
-    if value.src.into_iter().chain(value.next_hops.iter().filter_map(|hop| hop.via)).any(other_family) {
+    let v6 = key.prefix.addr().is_ipv6();
+    // A source of another family has no place in the message, nor has an IPv4 gateway of an IPv6 prefix.
+    let source = value.src.is_some_and(|src| src.is_ipv6() != v6);
+    if source || (v6 && value.next_hops.iter().filter_map(|hop| hop.via).any(|via| via.is_ipv4())) {
         return Err(EINVAL);
     }
     let body = body(key, value, &index)?;

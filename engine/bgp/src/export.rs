@@ -433,7 +433,9 @@ impl Speaker {
         if !verdict.accept {
             return Err(Withheld::Policy(verdict.statement.cloned()));
         }
-        let hop_self = verdict.modify.next_hop_self || (key.external && !own);
+        // On an IPv6 session that takes IPv6 next hops for IPv4, the neighbour may have no other way to us (RFC 8950).
+        let over_v6 = family == Family::V4 && key.extended_next_hop && key.local.is_ipv6();
+        let hop_self = verdict.modify.next_hop_self || (key.external && (!own || over_v6));
         let own_hop = if hop_self { self.own_address(key, family) } else { None };
         let next_hop = own_hop.unwrap_or(accepted.next_hop);
         if Family::of(next_hop) != family && !(family == Family::V4 && key.extended_next_hop) {
@@ -445,15 +447,13 @@ impl Speaker {
         Ok(Leave { verdict, next_hop, originator })
     }
 
-    /// Our address of a family towards a group: the session's, or where the session has the other family, the one that
-    /// our own networks are reached by.
+    /// Our address towards a group, for prefixes of a family: the session's, or where the session has the other family
+    /// and cannot name it, the one that our own networks are reached by.
     fn own_address(&self, key: &GroupKey, family: Family) -> Option<IpAddr> {
-        if Family::of(key.local) == family {
+        if Family::of(key.local) == family || (family == Family::V4 && key.extended_next_hop) {
             return Some(key.local);
         }
-        let other = self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address);
-        // RFC 8950: better an IPv6 next hop than none.
-        other.or_else(|| (family == Family::V4 && key.extended_next_hop).then_some(key.local))
+        self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address)
     }
 
     /// What a group is told for a unit.

@@ -439,8 +439,10 @@ impl Kernel {
             RouteKind::Blackhole | RouteKind::Unreachable if !v6 && !value.next_hops.is_empty() => return Err(EINVAL),
             _ => {}
         }
+        // IPv4 takes IPv6 gateways (`via inet6`), but not the other way round.
+        let impossible = |via: IpAddr| v6 && via.is_ipv4();
         for hop in &value.next_hops {
-            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(other_family) {
+            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(impossible) {
                 return Err(EINVAL);
             }
             if let Some(dev) = &hop.dev {
@@ -453,7 +455,7 @@ impl Kernel {
                 if self.is_local(via) {
                     return Err(EINVAL);
                 }
-                let unreachable = if v6 { EHOSTUNREACH } else { ENETUNREACH };
+                let unreachable = if via.is_ipv6() { EHOSTUNREACH } else { ENETUNREACH };
                 self.on_link(via, hop.dev.as_deref()).ok_or(unreachable)?;
             }
         }
