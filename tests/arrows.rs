@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backends/route", &["backends/netlink", "engine/desired"]),
     ("benches", &["engine/objects"]),
     ("engine/agent", &["engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"]),
+    ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
     ("engine/decode", &["engine/objects"]),
@@ -89,8 +90,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const IMPURE: &[&str] = &["tokio", "mio", "socket2", "rand", "getrandom", "chrono", "time", "libc", "nix", "rustix"];
 
 /// Crates whose whole tree is `no_std`; `decode` reads JSON with std but does no I/O.
-const PURE: &[&str] =
-    &["engine/agent", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"];
+const PURE: &[&str] = &[
+    "engine/agent",
+    "engine/bfd",
+    "engine/bgp",
+    "engine/compute",
+    "engine/desired",
+    "engine/objects",
+    "engine/reconcile",
+];
 
 fn metadata() -> Metadata {
     // Not offline: a build fetches only this platform's crates, the metadata names those of all.
