@@ -8,6 +8,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 const MAY_USE: &[(&str, &[&str])] = &[
     (".", &["engine/decode", "engine/objects", "sim/lab", "sim/mconnect", "sim/scenario", "sim/world", "xcluster/uml"]),
     ("backends/admin", &["engine/bgp", "engine/desired"]),
+    ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
@@ -15,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "backends/node",
         &[
+            "backends/bfd",
             "backends/bgp",
             "backends/filter",
             "backends/ipvs",
@@ -27,7 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("backends/route", &["backends/netlink", "engine/desired"]),
     ("benches", &["engine/objects"]),
-    ("engine/agent", &["engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"]),
+    (
+        "engine/agent",
+        &["engine/bfd", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"],
+    ),
     ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
@@ -82,7 +87,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
-    ("tokio", &["backends/admin", "backends/bgp", "backends/node", "sim/lab", "sim/mconnect"]),
+    ("tokio", &["backends/admin", "backends/bfd", "backends/bgp", "backends/node", "sim/lab", "sim/mconnect"]),
     ("tonic", &["backends/admin"]),
 ];
 

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use fairway_bfd as bfd;
 use fairway_bgp as bgp;
 use fairway_desired::{Addr, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Delta, NoticeChange};
@@ -17,6 +18,9 @@ pub enum Input {
     Applied(Applied),
     /// Something about BGP's connections, or an operator's request to reset a neighbour.
     Bgp(bgp::Input),
+    /// Something about BFD's packets. The deadline of a detection time counts when the agent is told of it
+    /// ([`Input::Tick`]), so a driver that comes late hands in packets that wait before that.
+    Bfd(bfd::Input),
     /// The deadline passed, or the agent was just made.
     Tick,
     /// The daemon will end soon: neighbours are asked to find ways around this node (RFC 8326).
@@ -33,8 +37,10 @@ pub enum Output {
     Observe(PlaneId),
     /// Apply ops in order.
     Apply(Batch),
-    /// About BGP's connections, or for the log. Never `Learned`.
+    /// About BGP's connections, or for the log. Never `Learned` or `Watch`.
     Bgp(bgp::Output),
+    /// About BFD's packets, or for the log.
+    Bfd(bfd::Output),
     /// A notice begins or ceases to stand.
     Notice(NoticeChange),
 }

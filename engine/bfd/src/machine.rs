@@ -8,8 +8,8 @@ use crate::packet::State;
 use crate::session::{Change, Session};
 use crate::{MULTIHOP_PORT, PORT};
 
-/// How many sessions there may be. Each has a source port of its own, of which there are four times as many.
-pub const SESSIONS_MAX: usize = 4096;
+/// How many sessions there may be. Each has a source port of its own, of which there are sixteen times as many.
+pub const SESSIONS_MAX: usize = 1024;
 /// Source ports (RFC 5881 section 4).
 const SOURCE_PORTS: core::ops::Range<u32> = 49_152..65_536;
 /// How long the driver is left alone after it could not open a socket.

@@ -11,7 +11,9 @@ use fairway_desired::bgp::{
     Name, Network, Peer, Policy, Session, Statement, Value,
 };
 use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
-use fairway_objects::{BgpPeer, Kind, Node, Notice, ObjectKey, Reflector, Role, RouterConfig, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, Kind, Node, Notice, ObjectKey, Reflector, Role, RouterConfig, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 use crate::state::{State, host_prefix};
@@ -172,6 +174,11 @@ fn graceful_restart(state: &State) -> Option<GracefulRestart> {
     })
 }
 
+fn bfd(config: BfdConfig) -> Bfd {
+    let BfdConfig { port, desired_min_tx_ms, required_min_rx_ms, multiplier } = config;
+    Bfd { port, desired_min_tx_ms, required_min_rx_ms, multiplier }
+}
+
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
     let options = peer.options;
     let multihop = options.multihop_ttl.or(Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2));
@@ -191,12 +198,7 @@ fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Famil
         add_path: AddPath { receive: options.add_path_receive, send: options.add_path_send },
         extended_next_hop: options.extended_next_hop,
         graceful_restart: graceful_restart(state),
-        bfd: peer.bfd.map(|bfd| Bfd {
-            port: bfd.port,
-            desired_min_tx_ms: bfd.desired_min_tx_ms,
-            required_min_rx_ms: bfd.required_min_rx_ms,
-            multiplier: bfd.multiplier,
-        }),
+        bfd: peer.bfd.map(bfd),
         ..Session::new(options.hold_s.unwrap_or(state.config.bgp_hold_s), families)
     };
     Peer {
@@ -286,7 +288,11 @@ fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
     for (range, asns) in &router.accept {
-        let session = Session { graceful_restart: graceful_restart(state), ..Session::new(MESH_HOLD_S, Families::ALL) };
+        let session = Session {
+            graceful_restart: graceful_restart(state),
+            bfd: router.bfd.map(bfd),
+            ..Session::new(MESH_HOLD_S, Families::ALL)
+        };
         let value = Dynamic { asns: asns.clone(), session };
         claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
     }

@@ -117,6 +117,8 @@ pub struct RouterConfig {
     pub networks: Vec<IpNet>,
     /// Own addresses, one per family at most: the next hop for `networks`.
     pub addresses: Vec<IpAddr>,
+    /// Failure detection with neighbours that connect.
+    pub bfd: Option<BfdConfig>,
 }
 
 /// What this daemon is on its host.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use fairway_backend_route::setup::Setup;
 use fairway_desired::{MAIN_TABLE, NextHop, RouteKey, RouteKind, RouteValue};
-use fairway_objects::RouterConfig;
-use fairway_scenario::{BgpShow, Neighbor, RibPath};
+use fairway_objects::{BfdConfig, RouterConfig};
+use fairway_scenario::{BfdSession, BgpShow, Neighbor, RibPath};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -113,6 +113,14 @@ impl ForeignRouter {
         match self.kind {
             Routers::Bird => Ok(bird_neighbors(&self.birdc("show protocols all")?)),
             Routers::Gobgp | Routers::Fairway => gobgp_neighbors(&self.gobgp(&["neighbor"])?),
+        }
+    }
+
+    /// The BFD sessions, as far as the daemon has them: `birdc show bfd sessions`.
+    pub(crate) fn bfd(&self) -> io::Result<Vec<BfdSession>> {
+        match self.kind {
+            Routers::Bird => Ok(bird_bfd(&self.birdc("show bfd sessions")?)),
+            Routers::Gobgp | Routers::Fairway => Ok(vec![]),
         }
     }
 
@@ -390,6 +398,14 @@ fn bird_config(router: &RouterConfig) -> String {
             false => format!("import where net !~ [ {} ];", nets.join(", ")),
         }
     };
+    if let Some(BfdConfig { desired_min_tx_ms, required_min_rx_ms, multiplier, .. }) = router.bfd {
+        let _ = write!(
+            text,
+            "protocol bfd {{\n  interface \"*\" {{ min tx interval {desired_min_tx_ms} ms; \
+             min rx interval {required_min_rx_ms} ms; multiplier {multiplier}; }};\n}}\n"
+        );
+    }
+    let bfd = if router.bfd.is_some() { "  bfd on;\n" } else { "" };
     let mut number = 0;
     for (prefix, asns) in &router.accept {
         for asn in asns {
@@ -398,7 +414,7 @@ fn bird_config(router: &RouterConfig) -> String {
             let _ = write!(
                 text,
                 "protocol bgp range{number} {{\n  local as {own};\n  neighbor range {prefix} as {asn};\n  \
-                 dynamic name \"peer{number}_\";\n  passive on;\n  \
+                 dynamic name \"peer{number}_\";\n  passive on;\n{bfd}  \
                  ipv4 {{ {v4} export none; extended next hop on; }};\n  ipv6 {{ {v6} export none; }};\n}}\n",
                 own = router.asn,
                 v4 = filter(false),
@@ -456,6 +472,15 @@ fn bird_neighbors_named(text: &str) -> Vec<(String, Neighbor)> {
     found
 }
 
+/// Sessions out of `show bfd sessions`: address, interface, state, and more.
+fn bird_bfd(text: &str) -> Vec<BfdSession> {
+    let session = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some(BfdSession { address: words.next()?.parse().ok()?, state: words.nth(1)?.into() })
+    };
+    text.lines().filter_map(session).collect()
+}
+
 /// Paths out of `show route`: the prefix stands before its first path only, `via` below each.
 fn bird_rib(text: &str) -> Vec<RibPath> {
     let mut paths = vec![];
@@ -506,6 +531,15 @@ mod tests {
         let shown: Vec<String> = paths.iter().map(|p| format!("{} {} {}", p.prefix, p.next_hop, p.best)).collect();
         assert_eq!(shown, ["10.0.0.2/32 192.168.1.1 true", "10.0.0.2/32 192.168.1.2 false"]);
         assert_eq!(paths[0].as_path, [65001]);
+    }
+
+    #[test]
+    fn the_bfd_sessions_of_bird() {
+        let text = "BIRD 2.0.12 ready.\nbfd1:\nIP address                Interface  State      Since         Interval  Timeout\n\
+            192.168.1.1               eth1       Up         12:00:01.000    0.100    0.300\n\
+            192.168.1.2               eth1       Down       12:00:02.000    1.000    0.000\n";
+        let shown: Vec<String> = bird_bfd(text).iter().map(|s| format!("{} {}", s.address, s.state)).collect();
+        assert_eq!(shown, ["192.168.1.1 Up", "192.168.1.2 Down"]);
     }
 
     #[test]

@@ -86,8 +86,19 @@ pub struct Router {
     pub accept: Vec<u32>,
     /// Prefixes it refuses on import: the prefix itself and everything inside.
     pub reject: Vec<IpNet>,
+    /// It watches its peers by BFD.
+    pub bfd: Option<Bfd>,
     /// Where its default route points.
     pub gateways: Gateways,
+}
+
+/// How a router watches its peers by BFD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bfd {
+    /// Time between packets, in both directions.
+    pub interval: Duration,
+    /// Packets that may be lost in a row.
+    pub multiplier: u8,
 }
 
 /// A plain host.

@@ -47,6 +47,10 @@ pub trait Stage {
     fn fault(&mut self, fault: &Fault) -> Result<String, StageError>;
     /// BGP neighbours of a node or router.
     fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError>;
+    /// BFD sessions of a node or router.
+    fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
+        Err(StageError::Unsupported(format!("looking at BFD on {host}")))
+    }
     /// BGP paths of one family of a node or router.
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError>;
     /// What the host's own BGP tool prints of neighbours or paths: the command, and its output. `None` if it has none; then
@@ -118,6 +122,15 @@ pub struct Neighbor {
     pub received: u64,
     /// Paths left after the import policy.
     pub accepted: u64,
+}
+
+/// One BFD session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BfdSession {
+    /// Address of the peer.
+    pub address: IpAddr,
+    /// `AdminDown`, `Down`, `Init`, `Up`.
+    pub state: String,
 }
 
 /// One row of `gobgp global rib`.

@@ -177,6 +177,8 @@ pub struct BgpCondition {
     pub neighbors: Option<Count>,
     /// Paths accepted from all neighbours together.
     pub accepted: Option<Count>,
+    /// BFD sessions in state Up.
+    pub bfd: Option<Count>,
 }
 
 /// BGP paths to a prefix.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use fairway_objects::{NodeConfig, Notice, RouterConfig};
+use fairway_objects::{BfdConfig, NodeConfig, Notice, RouterConfig};
 use fairway_scenario::{Router, Topology};
 
 /// Reads the command line of one node's agent: node name and flags to configuration and notices.
@@ -61,6 +61,15 @@ pub fn router_config(topology: &Topology, name: &str, router: &Router) -> Result
             import_reject: router.reject.clone(),
             networks: vec![],
             addresses,
+            bfd: router.bfd.map(|bfd| {
+                let ms = u32::try_from(bfd.interval.as_millis()).unwrap_or(u32::MAX);
+                BfdConfig {
+                    desired_min_tx_ms: ms,
+                    required_min_rx_ms: ms,
+                    multiplier: bfd.multiplier,
+                    ..BfdConfig::default()
+                }
+            }),
         },
     ))
 }

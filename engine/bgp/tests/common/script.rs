@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_bgp::wire::{AsPath, Attributes, Capability, Context, Message, Notification, Open, Origin, Reach, Update};
-use fairway_bgp::{ConnId, Event, Input, Output, Speaker};
+use fairway_bgp::{ConnId, Event, Input, Output, Speaker, Watch};
 use fairway_desired::bgp::Families;
 use fairway_desired::{Bgp, Learned, Op};
 use ipnet::IpNet;
@@ -28,6 +28,8 @@ pub struct Script {
     pub context: Context,
     /// Connections that the speaker wants to be told of when all has left.
     pub drains: Vec<ConnId>,
+    /// Whom BFD is to watch, as it was said.
+    pub watches: Vec<(IpAddr, Option<Watch>)>,
 }
 
 /// What came out on a connection.
@@ -49,6 +51,7 @@ impl Script {
             next_in: 0,
             context: FOUR,
             drains: vec![],
+            watches: vec![],
         }
     }
 
@@ -78,6 +81,7 @@ impl Script {
                     assert!(rest.is_empty());
                 }
                 Output::Limit { .. } | Output::Password { .. } => {}
+                Output::Watch { peer, watch } => self.watches.push((peer, watch)),
                 Output::Drain { conn } => self.drains.push(conn),
                 Output::Learned(l) => self.learned.push(l),
                 Output::Event(e) => self.events.push(e),

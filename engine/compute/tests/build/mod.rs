@@ -43,6 +43,7 @@ pub(crate) fn router() -> NodeConfig {
             import_reject: vec![net("192.168.0.0/16")],
             networks: vec![],
             addresses: vec![ip("192.168.1.201")],
+            bfd: None,
         },
     )
 }

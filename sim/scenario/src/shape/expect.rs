@@ -71,6 +71,8 @@ pub(super) struct Bgp {
     neighbors: Option<Count>,
     /// Paths accepted from all neighbours together.
     accepted: Option<Count>,
+    /// BFD sessions in state Up.
+    bfd: Option<Count>,
 }
 
 /// BGP paths to a prefix.
