@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
@@ -66,6 +67,7 @@ const FLAGS: &[Flag] = &[
     ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Works),
     ("bfd-port", Syntax::Number(1, 65535), "3784", Works),
     ("bfd-required-min-rx-interval", Syntax::Number(1, 4_294_967), "1000", Works),
+    ("bgp-drain-time", Syntax::Seconds, "3s", Process),
     ("bgp-graceful-restart", Syntax::Bool, "false", Works),
     ("bgp-graceful-restart-deferral-time", Syntax::Seconds, "6m0s", Works),
     ("bgp-graceful-restart-time", Syntax::Seconds, "1m30s", Works),
@@ -90,8 +92,8 @@ const FLAGS: &[Flag] = &[
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
     ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
-    ("health-addr", Syntax::Text, "", Process),
-    ("health-port", Syntax::Number(0, 65535), "20244", Process),
+    ("health-addr", Syntax::Text, "", Works),
+    ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
     ("injected-routes-sync-period", Syntax::Seconds, "1m0s", Process),
     ("iptables-sync-period", Syntax::Seconds, "5m0s", Process),
@@ -103,11 +105,12 @@ const FLAGS: &[Flag] = &[
     ("loadbalancer-default-class", Syntax::Bool, "true", Process),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
     ("loadbalancer-sync-period", Syntax::Seconds, "1m0s", Process),
+    ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
-    ("metrics-addr", Syntax::Text, "", Process),
-    ("metrics-path", Syntax::Text, "/metrics", Process),
-    ("metrics-port", Syntax::Number(0, 65535), "0", Process),
+    ("metrics-addr", Syntax::Text, "", Works),
+    ("metrics-path", Syntax::Text, "/metrics", Works),
+    ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
@@ -265,6 +268,89 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
+/// What the daemon's own command line says.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    /// The agent's configuration; its node name is `--hostname-override`, or empty.
+    pub(crate) config: NodeConfig,
+    /// What its operator should know.
+    pub(crate) notices: Vec<Notice>,
+    /// `--manifests`: a folder in place of a cluster. Ours.
+    pub(crate) manifests: Option<PathBuf>,
+    /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
+    pub(crate) drain_s: u64,
+}
+
+/// Flags about the process that do something in the daemon.
+const PROCESS_BUILT: &[&str] = &["bgp-drain-time", "hostname-override", "manifests"];
+
+/// Reads the daemon's command line. As with pflag, a value may stand behind its flag as a word of its own.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn daemon(args: &[String]) -> Result<Daemon, Vec<FlagError>> {
+    let mut flags: Vec<String> = vec![];
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let name = if word == "-v" { Some("v") } else { word.strip_prefix("--") };
+        let takes_word = name.is_some_and(|name| {
+            FLAGS.iter().any(|&(known, syntax, _, _)| known == name && !matches!(syntax, Syntax::Bool))
+        });
+        match (name, takes_word) {
+            (Some(name), true) => {
+                let Some(value) = words.next() else {
+                    let message = format!("--{name} needs a value");
+                    return Err(vec![FlagError { index: None, message }]);
+                };
+                flags.push(format!("--{name}={value}"));
+            }
+            _ => flags.push(word.clone()),
+        }
+    }
+    let (config, mut notices) = parse("", &flags)?;
+    let together = |e: clap::Error| vec![FlagError { index: None, message: clean(&e) }];
+    let matches = command().try_get_matches_from(&flags).map_err(together)?;
+    for &(name, _, _, effect) in FLAGS {
+        let given = matches.value_source(name) == Some(ValueSource::CommandLine);
+        if given && effect == Process && !PROCESS_BUILT.contains(&name) {
+            let reason = "not built yet: it has no effect".to_string();
+            notices.push(Notice { subject: Subject::Flag(name.into()), field: String::new(), reason });
+        }
+    }
+    let manifests: String = one(&matches, "manifests");
+    let config = NodeConfig { node_name: one::<String>(&matches, "hostname-override").into(), ..config };
+    let drain_s = one(&matches, "bgp-drain-time");
+    Ok(Daemon { config, notices, manifests: Some(manifests).filter(|m| !m.is_empty()).map(PathBuf::from), drain_s })
+}
+
+/// All flags, one a line.
+pub(crate) fn help() -> String {
+    let mut text = String::new();
+    for &(name, syntax, default, effect) in FLAGS {
+        let value = match syntax {
+            Syntax::Bool => "true|false",
+            Syntax::Text => "TEXT",
+            Syntax::Number(..) => "NUMBER",
+            Syntax::ClusterAsn => "AS",
+            Syntax::Asns => "AS,...",
+            Syntax::Ips => "IP,...",
+            Syntax::Cidrs => "CIDR,...",
+            Syntax::Texts => "TEXT,...",
+            Syntax::Seconds => "DURATION",
+            Syntax::RouterId => "IP|generate",
+        };
+        let remark = match effect {
+            Only(value) => format!("  not built yet: only {value} is accepted"),
+            Process if !PROCESS_BUILT.contains(&name) => "  not built yet: no effect".into(),
+            Gone => "  no effect, for old manifests".into(),
+            Works | Process => String::new(),
+        };
+        let default = if default.is_empty() { String::new() } else { format!(" (default {default})") };
+        text += &format!("  --{name}={value}{default}{remark}\n");
+    }
+    text
+}
+
 fn read(flags: &[String]) -> Parsed {
     let mut errors = vec![];
     for (index, flag) in flags.iter().enumerate() {
@@ -403,6 +489,8 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         import_default_route: one(m, "bgp-import-default-route"),
         route_metric: word("bgp-route-metric"),
         admin: admin(m),
+        health: listen(m, "health-addr", "health-port")?,
+        metrics: metrics(m)?,
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -469,12 +557,39 @@ fn graceful_restart(m: &ArgMatches) -> Result<Option<GracefulRestart>, String> {
     Ok(Some(GracefulRestart { time_s, defer_s, long_lived_s }))
 }
 
-/// Where the `gobgp` client is answered. As for kube-router, port 0 means nowhere, and what is no address means
-/// loopback only.
-fn admin(m: &ArgMatches) -> Option<SocketAddr> {
-    let port = u16::try_from(one::<u64>(m, "gobgp-admin-port")).ok().filter(|port| *port != 0)?;
-    let address = one::<String>(m, "gobgp-admin-address").parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Some(SocketAddr::new(address, port))
+/// An address and a port to listen on; an empty address means all of them, port 0 nowhere.
+fn listen(m: &ArgMatches, address: &str, port: &str) -> Result<Option<SocketAddr>, String> {
+    let Some(port) = u16::try_from(one::<u64>(m, port)).ok().filter(|port| *port != 0) else { return Ok(None) };
+    let text = one::<String>(m, address);
+    // kube-router wants IPv6 addresses in brackets.
+    let ip = match text.trim_matches(['[', ']']) {
+        "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        bare => bare.parse().map_err(|_| format!("--{address}: `{text}` is not an IP address"))?,
+    };
+    Ok(Some(SocketAddr::new(ip, port)))
+}
+
+fn metrics(m: &ArgMatches) -> Result<Option<(SocketAddr, String)>, String> {
+    let path = one::<String>(m, "metrics-path");
+    if !path.starts_with('/') || path.contains(['{', '}', '*', '?', '#']) {
+        return Err(format!("--metrics-path: `{path}` must begin with `/` and be a plain path"));
+    }
+    Ok(listen(m, "metrics-addr", "metrics-port")?.map(|address| (address, path)))
+}
+
+/// Where the `gobgp` client is answered. As for kube-router, port 0 means nowhere, what is no address means loopback
+/// only, and an address other than loopback does not take loopback away.
+fn admin(m: &ArgMatches) -> Vec<SocketAddr> {
+    let Some(port) = u16::try_from(one::<u64>(m, "gobgp-admin-port")).ok().filter(|port| *port != 0) else {
+        return vec![];
+    };
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let address = one::<String>(m, "gobgp-admin-address").parse().unwrap_or(loopback);
+    let mut addresses = vec![SocketAddr::new(address, port)];
+    if !address.is_loopback() && !address.is_unspecified() {
+        addresses.push(SocketAddr::new(loopback, port));
+    }
+    addresses
 }
 
 #[cfg(test)]
@@ -535,6 +650,38 @@ mod tests {
         let e = errors("--peer-router-ips=192.168.1.201 --peer-router-asns=65002,65002");
         assert_eq!(e[0].0, None);
         assert!(e[0].1.contains("1 entries") && e[0].1.contains("has 2"), "{}", e[0].1);
+    }
+
+    #[test]
+    fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
+        let line = daemon(&flags(
+            "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --auto-mtu=false",
+        ))
+        .expect("valid");
+        assert_eq!(&*line.config.node_name, "vm-001");
+        assert_eq!(line.config.peers.len(), 1);
+        assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
+        let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
+        assert_eq!(about, ["flag --auto-mtu", "flag --v"]);
+        let error = |text: &str| daemon(&flags(text)).expect_err("is refused")[0].message.clone();
+        assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
+        assert_eq!(error("--run-router false"), error("false"));
+    }
+
+    #[test]
+    fn the_admin_port_listens_as_kube_router_has_it() {
+        let admin = |text: &str| {
+            let (config, _) = parse("n", &flags(text)).expect("valid");
+            config.admin.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let base = "--run-firewall=false --enable-overlay=false";
+        assert_eq!(admin(base), ["127.0.0.1:50051"]);
+        assert_eq!(admin(&format!("{base} --gobgp-admin-port=0")), [""; 0]);
+        assert_eq!(admin(&format!("{base} --gobgp-admin-address=nonsense")), ["127.0.0.1:50051"]);
+        let both = ["10.0.0.1:50052", "127.0.0.1:50052"];
+        assert_eq!(admin(&format!("{base} --gobgp-admin-address=10.0.0.1 --gobgp-admin-port=50052")), both);
+        assert_eq!(admin(&format!("{base} --gobgp-admin-address=0.0.0.0")), ["0.0.0.0:50051"]);
     }
 
     #[test]

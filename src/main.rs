@@ -2,11 +2,14 @@
 //!
 //! This is the only place where the engine's configuration, the simulator and the command line meet.
 
+mod bgp;
 mod check;
 mod flags;
 mod lab;
+mod node;
 mod run;
 mod schema;
+mod status;
 
 use std::process::ExitCode;
 
@@ -22,6 +25,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The node daemon, with kube-router's flags (also as `kube-router`); `fairway node --help` lists them.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Node {
+        /// kube-router's flags, and ours.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        args: Vec<String>,
+    },
+    /// What the BGP speaker of a running daemon sees, and why.
+    Bgp(bgp::Bgp),
+    /// A running daemon as a whole: planes, what is pending or refused, notices.
+    Status(status::Show),
     /// Play scenarios.
     Run(run::Run),
     /// Read scenarios without playing them; every mistake is shown with its place.
@@ -48,10 +62,17 @@ fn main() -> ExitCode {
     }
     let mut args = std::env::args();
     let name = args.next().unwrap_or_default();
-    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "mconnect") {
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default();
+    if name == "mconnect" {
         return fairway_mconnect::main(args).into();
     }
+    if name == "kube-router" {
+        return node::run(&args.collect::<Vec<_>>()).into();
+    }
     match Cli::parse().command {
+        Command::Node { args } => node::run(&args),
+        Command::Bgp(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Kernel => lab::kernel(),

@@ -18,7 +18,7 @@ use crate::messages::{self, Version};
 use crate::model::{Direction, Path, Reset, Statement, Table};
 use crate::proto::api::{self, table_lookup_prefix};
 use crate::source::{Config, Job, Neighbors, Routes, Source, Wish, reset};
-use crate::{v3, v4};
+use crate::{own, v3, v4};
 
 /// Requests are small; this bounds what a prefix filter can cost.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -50,7 +50,9 @@ pub async fn serve(listener: TcpListener, jobs: mpsc::Sender<Job>) -> Result<(),
         .max_concurrent_streams(32)
         .timeout(TIMEOUT)
         .add_service(v3::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
-        .add_service(v4::server(admin).max_decoding_message_size(MAX_REQUEST))
+        .add_service(v4::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(own::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(own::node_server(admin).max_decoding_message_size(MAX_REQUEST))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     drop(jobs);
@@ -66,6 +68,10 @@ pub(crate) enum Refusal {
     Busy,
     #[error("neighbor that has {0} doesn't exist")]
     Neighbor(String),
+    #[error("{0:?} is no address")]
+    Address(String),
+    #[error("no route to {0}")]
+    Unknown(String),
     #[error("neighbor {0} doesn't have local rib")]
     LocalRib(String),
     #[error("address family is not supported")]
@@ -90,11 +96,14 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::Gone => Status::unavailable(text),
             Refusal::Busy => Status::resource_exhausted(text),
-            Refusal::Neighbor(_) | Refusal::Assignment => Status::not_found(text),
+            Refusal::Neighbor(_) | Refusal::Unknown(_) | Refusal::Assignment => Status::not_found(text),
             Refusal::LocalRib(_) => Status::failed_precondition(text),
-            Refusal::Family | Refusal::Table | Refusal::Prefix(_) | Refusal::Prefixes | Refusal::Direction => {
-                Status::invalid_argument(text)
-            }
+            Refusal::Address(_)
+            | Refusal::Family
+            | Refusal::Table
+            | Refusal::Prefix(_)
+            | Refusal::Prefixes
+            | Refusal::Direction => Status::invalid_argument(text),
             Refusal::Binary => Status::unimplemented(text),
         }
     }
@@ -117,8 +126,13 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
+    /// To be held as long as the copy of a table.
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.tables.clone().try_acquire_owned().map_err(|_| Refusal::Busy)
+    }
+
     /// Runs something on the speaker.
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut dyn Source) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -214,7 +228,7 @@ impl Admin {
             (None, Table::AdjIn(peer) | Table::AdjOut(peer)) => Family::of(peer),
             (None, Table::Global) => return Err(Refusal::Family),
         };
-        let permit = self.tables.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let permit = self.permit()?;
         let routes = self.ask(move |source| Routes::take(source, table, family)).await?;
         Ok((routes.ok_or_else(|| Refusal::Neighbor(name.to_owned()))?, permit))
     }

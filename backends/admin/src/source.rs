@@ -1,4 +1,4 @@
-//! The speaker, as `model.rs` wants it. The only file that knows both.
+//! The speaker, as `model.rs` wants it.
 //!
 //! Functions that take a [`Source`] run on the speaker, so they only copy; the rest runs on the server.
 
@@ -11,6 +11,8 @@ use fairway_desired::bgp::{Community, Direction as PolicyDirection, Distance, Ke
 use fairway_desired::{Bgp, Family};
 use ipnet::IpNet;
 
+use crate::client::Status;
+use crate::events::EventLog;
 use crate::model::{
     AddPath, Capability, Counts, DefinedSet, Direction, FamilyState, Global, Members, Messages, Neighbor, Path, Policy,
     Reset, Restart, Sender, Statement, Table,
@@ -27,21 +29,27 @@ pub trait Source {
     fn speaker(&self) -> &Speaker;
     /// Tells the speaker something, and does what it then wants.
     fn input(&mut self, input: Input);
+    /// What happened lately.
+    fn events(&self) -> &EventLog;
+    /// The node as a whole.
+    fn status(&self) -> Status;
+    /// What the kernel has of the routes to a prefix, and why; one clause.
+    fn kernel(&self, prefix: IpNet) -> String;
 }
 
 /// The speaker's time as the wall's.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(crate) struct Clock {
     wall: SystemTime,
     now: Time,
 }
 
 impl Clock {
-    fn take(source: &dyn Source) -> Self {
+    pub(crate) fn take(source: &dyn Source) -> Self {
         Self { wall: SystemTime::now(), now: source.now() }
     }
 
-    fn at(&self, time: Time) -> SystemTime {
+    pub(crate) fn at(&self, time: Time) -> SystemTime {
         self.wall.checked_sub(self.now.saturating_sub(time)).unwrap_or(self.wall)
     }
 }

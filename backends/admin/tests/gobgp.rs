@@ -7,12 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use fairway_backend_admin::{Job, Source, serve};
+use fairway_backend_admin::client::{Client, ClientError, Status, Table};
+use fairway_backend_admin::{EventLog, Job, Source, serve};
 use fairway_bgp::{ConnId, Input, Output, Speaker, Time};
 use fairway_desired::bgp::{
     Community, Direction, Dynamic, Families, Global, Key, Modify, Network, Peer, Policy, Session, Statement, Value,
 };
 use fairway_desired::{Bgp, Op};
+use ipnet::IpNet;
 use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -32,6 +34,7 @@ struct World {
     nodes: Vec<(IpAddr, Speaker)>,
     ends: BTreeMap<End, End>,
     accepted: u64,
+    events: EventLog,
 }
 
 impl World {
@@ -63,6 +66,7 @@ impl World {
                         self.tell(to, Input::Closed { conn });
                     }
                 }
+                Output::Event(event) if node == 0 => self.events.push(event),
                 _ => {}
             }
         }
@@ -109,6 +113,18 @@ impl Source for World {
         self.tell(0, input);
         self.settle();
     }
+
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    fn status(&self) -> Status {
+        Status { node: "vm-001".into(), ..Status::default() }
+    }
+
+    fn kernel(&self, prefix: IpNet) -> String {
+        format!("nothing of {prefix}")
+    }
 }
 
 fn global(asn: u32, id: u8) -> Op<Bgp> {
@@ -144,7 +160,13 @@ fn statement(name: &str, prefixes: Option<&str>, neighbors: Option<&str>, accept
 
 /// We are AS 64512 at 10.0.0.1; 10.0.0.2 (AS 64513) and 10.0.9.4 (dynamic) are up, 10.0.0.3 is never there.
 fn world() -> World {
-    let mut world = World { now: Duration::from_secs(1000), nodes: vec![], ends: BTreeMap::new(), accepted: 0 };
+    let mut world = World {
+        now: Duration::from_secs(1000),
+        nodes: vec![],
+        ends: BTreeMap::new(),
+        accepted: 0,
+        events: EventLog::new(),
+    };
     let modify = Modify {
         prepend: Some((64512, 2)),
         next_hop_self: true,
@@ -590,4 +612,71 @@ fn large_table() {
     if let Some(text) = ok(&server, "global rib") {
         assert_eq!(text.lines().count(), NETWORKS as usize + 5);
     }
+}
+
+#[test]
+fn our_own_client() {
+    let server = Server::start(world());
+    let address = server.address.to_string();
+    let mut client = Client::connect(&address).unwrap();
+    let neighbors = client.neighbors(None).unwrap();
+    assert_eq!(neighbors.iter().map(|n| n.address.as_str()).collect::<Vec<_>>(), ["10.0.0.2", "10.0.0.3", "10.0.9.4"]);
+    let up = &neighbors[0];
+    // Both sides dialed at once, so an earlier session may have lost the collision.
+    assert_eq!((up.asn, up.state.as_str(), up.established.min(1)), (64513, "Established", 1));
+    let counts: Vec<_> =
+        up.families.iter().map(|f| (f.family.as_str(), f.received, f.accepted, f.advertised)).collect();
+    assert_eq!(counts, [("ipv4", 3, 2, 1), ("ipv6", 1, 1, 1)]);
+    assert!(up.capabilities_received.iter().any(|c| c == "four-octet AS 64513"), "{:?}", up.capabilities_received);
+    assert_eq!(neighbors[1].since_ms, None);
+    assert!(neighbors[2].dynamic);
+    assert!(!serde_json::to_string(&neighbors).unwrap().contains("sesame"));
+    let refused = |result: Result<Vec<_>, ClientError>| result.unwrap_err().to_string();
+    assert!(refused(client.neighbors(Some("10.9.9.9".parse().unwrap()))).contains("10.9.9.9"));
+
+    let mut paths = |table, neighbor: Option<&str>, ipv6, prefix: &str| -> Result<Vec<String>, ClientError> {
+        let neighbor = neighbor.map(|n| n.parse().unwrap());
+        client.paths(table, neighbor, ipv6, prefix)?.map(|path| Ok(path?.prefix)).collect()
+    };
+    let rib = paths(Table::LocRib, None, false, "").unwrap();
+    assert_eq!(rib, ["10.1.0.0/24", "10.2.0.0/16", "10.2.1.0/24", "10.2.1.0/24"]);
+    assert_eq!(paths(Table::LocRib, None, false, "10.2.1.9").unwrap().len(), 2);
+    assert_eq!(paths(Table::LocRib, None, false, "10.2.9.9").unwrap(), ["10.2.0.0/16"]);
+    assert_eq!(paths(Table::LocRib, None, false, "2001:db8:2::1").unwrap(), ["2001:db8:2::/64"]);
+    let received = paths(Table::AdjRibIn, Some("10.0.0.2"), false, "").unwrap();
+    assert_eq!(received, ["10.2.0.0/16", "10.2.1.0/24", "192.168.7.0/24"]);
+    assert_eq!(paths(Table::AdjRibOut, Some("10.0.0.2"), true, "").unwrap(), ["2001:db8:1::/64"]);
+    assert!(paths(Table::AdjRibOut, Some("10.9.9.9"), false, "").is_err());
+    assert!(paths(Table::LocRib, None, false, "nonsense").unwrap_err().to_string().contains("nonsense"));
+
+    let why = client.explain("10.2.1.0/24").unwrap();
+    let verdicts: Vec<_> = why.paths.iter().map(|p| (p.path.as_ref().unwrap().best, p.verdict.as_str())).collect();
+    assert_eq!(verdicts[0], (true, "best"));
+    assert!(verdicts[1].1.contains("AS_PATH"), "{verdicts:?}");
+    assert_eq!(why.next_hops, ["10.0.9.4"]);
+    assert_eq!(why.kernel, "nothing of 10.2.1.0/24");
+    let why = client.explain("192.168.7.1").unwrap();
+    assert!(why.paths[0].verdict.contains("no-bad"), "{:?}", why.paths[0].verdict);
+    let why = client.explain("10.1.0.0/24").unwrap();
+    let told: Vec<_> = why.neighbors.iter().map(|n| (n.neighbor.as_str(), n.advertised)).collect();
+    assert_eq!(told, [("10.0.0.2", true), ("10.0.9.4", false)]);
+    assert!(why.neighbors[0].reason.contains("pods"), "{:?}", why.neighbors[0].reason);
+    assert!(client.explain("172.16.0.0/12").unwrap_err().to_string().contains("no route to 172.16.0.0/12"));
+
+    assert_eq!(client.status().unwrap().node, "vm-001");
+    let past: Vec<_> = client.events(false).unwrap().map(|e| e.unwrap()).collect();
+    assert!(past.iter().any(|e| e.kind == "established" && e.neighbor.as_deref() == Some("10.0.0.2")), "{past:?}");
+    let mut reset = Client::connect(&address).unwrap();
+    let mut following = client.events(true).unwrap().skip(past.len());
+    assert!(reset.neighbors(None).is_ok());
+    server.runtime.block_on(async {
+        use api::go_bgp_service_client::GoBgpServiceClient;
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let mut gobgp = GoBgpServiceClient::new(channel.connect().await.unwrap());
+        gobgp.reset_peer(api::ResetPeerRequest { address: "10.0.0.2".into(), ..Default::default() }).await.unwrap();
+    });
+    let event = following.next().unwrap().unwrap();
+    assert_eq!((event.kind.as_str(), event.neighbor.as_deref()), ("down", Some("10.0.0.2")));
+    let nobody = Client::connect("127.0.0.1:1").unwrap_err().to_string();
+    assert!(nobody.contains("127.0.0.1:1") && nobody.contains("refused"), "{nobody}");
 }

@@ -2,14 +2,20 @@
 //!
 //! This is the shell of the node daemon. It decides nothing: a thread of its own feeds the agent with what happened
 //! and carries out what it wants. Requests to the kernel go to a second thread ([`RealKernel`]), so that a long write
-//! does not hold up BGP's keepalives. Sockets belong to the network namespace of the thread that opened them; both
+//! does not hold up BGP's keepalives, and a third answers at the ports of gobgp, the kubelet and Prometheus. Sockets belong to the network namespace of the thread that opened them; all
 //! threads enter theirs first ([`Start::enter`]).
 //!
 //! Deliberately not here: where Kubernetes' objects come from (the caller sends [`Command::Input`]), flags, and
 //! anything the agent can know by itself. Start reading at [`Node`].
 
+mod health;
 mod kernel;
+mod metrics;
 mod node;
+mod ports;
+mod signal;
+mod status;
 
 pub use kernel::{OpenError, RealKernel};
 pub use node::{Command, Ended, Node, Open, Question, Start};
+pub use signal::{Signal, signals};

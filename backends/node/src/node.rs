@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Agent, Input, Kernel, Output, Time, bfd, serve};
+use fairway_backend_admin::client::Status;
+use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bfd as udp;
 use fairway_backend_bgp::Transport;
 use fairway_bgp as bgp;
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ports::Ports;
+use crate::status::status;
+
+/// Questions of the admin port that wait.
+const JOBS: usize = 16;
 /// Inputs that wait for the agent. Whoever has more waits with it.
 const QUEUE: usize = 1024;
 /// Requests to the kernel under way: one per plane is all an agent asks for.
@@ -77,6 +86,8 @@ pub struct Start<K> {
     pub open: Open<K>,
     /// Told of each notice that begins or ceases to stand.
     pub notices: Box<dyn FnMut(NoticeChange) + Send>,
+    /// Told of what happens in BGP.
+    pub events: Box<dyn FnMut(&bgp::Event) + Send>,
 }
 
 impl<K> fmt::Debug for Start<K> {
@@ -136,6 +147,11 @@ impl Node {
         answered.blocking_recv().map_err(|_| Ended::Gone)
     }
 
+    /// Whether it came to its end by itself; [`end`](Self::end) says why.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Ends it and waits until it is over.
     ///
     /// # Errors
@@ -171,7 +187,10 @@ fn run<K: Kernel + Send + 'static>(
     let (requests, waiting) = channel::sync_channel::<Output>(REQUESTS);
     let (answers, answered) = mpsc::channel(REQUESTS);
     let name = start.config.node_name.clone();
-    let enter = start.enter;
+    let enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = start.enter.into();
+    let (jobs, asked) = mpsc::channel::<Job>(JOBS);
+    let (troubles, trouble) = mpsc::unbounded_channel();
+    let ports = Ports::start(&start.config, Arc::clone(&enter), jobs, troubles).map_err(Ended::Failed)?;
     // The kernel's thread ends when nobody asks any more, or nobody listens.
     let worker = std::thread::Builder::new()
         .name(format!("kernel {name}"))
@@ -199,16 +218,28 @@ fn run<K: Kernel + Send + 'static>(
             bfd: udp::Transport::new(),
             requests,
             notices: start.notices,
+            tell: start.events,
+            events: EventLog::new(),
             passwords: BTreeMap::new(),
             sockets: BTreeMap::new(),
             ending: None,
+            failed: None,
+            started: SystemTime::now(),
+            name,
         };
-        node.go(commands, answered, bgp_events, ready).await
+        node.go(commands, answered, bgp_events, Questions { asked, trouble }, ready).await
     });
+    drop(ports);
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
     drop(runtime);
     let _over = worker.join();
     result
+}
+
+/// What comes from the admin port.
+struct Questions {
+    asked: mpsc::Receiver<Job>,
+    trouble: mpsc::UnboundedReceiver<NoticeChange>,
 }
 
 struct Loop {
@@ -218,24 +249,55 @@ struct Loop {
     bfd: udp::Transport,
     requests: channel::SyncSender<Output>,
     notices: Box<dyn FnMut(NoticeChange) + Send>,
+    tell: Box<dyn FnMut(&bgp::Event) + Send>,
+    events: EventLog,
     /// Passwords that are not in effect.
     passwords: BTreeMap<IpAddr, Notice>,
     /// BFD's sockets that could not be opened, by what they are for.
     sockets: BTreeMap<String, Notice>,
     /// When an orderly end is over at the latest.
     ending: Option<Instant>,
+    /// What an input from the admin port led to.
+    failed: Option<Ended>,
+    started: SystemTime,
+    name: Arc<str>,
 }
 
-impl Loop {
+impl Source for Loop {
     fn now(&self) -> Time {
         self.epoch.elapsed()
     }
 
+    fn speaker(&self) -> &bgp::Speaker {
+        self.agent.speaker()
+    }
+
+    fn input(&mut self, input: bgp::Input) {
+        if let Err(ended) = self.handle(Input::Bgp(input)) {
+            self.failed = Some(ended);
+        }
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    fn status(&self) -> Status {
+        status(&self.agent, self.name.to_string(), self.started, self.epoch)
+    }
+
+    fn kernel(&self, prefix: IpNet) -> String {
+        self.agent.kernel_route(prefix)
+    }
+}
+
+impl Loop {
     async fn go(
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut answers: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<bgp::Input>,
+        mut admin: Questions,
         ready: &channel::SyncSender<()>,
     ) -> Result<(), Ended> {
         self.handle(Input::Tick)?;
@@ -265,6 +327,17 @@ impl Loop {
                 Some(answer) = answers.recv() => answer,
                 Some(event) = events.recv() => Input::Bgp(event),
                 packet = self.bfd.next() => Input::Bfd(packet),
+                Some(job) = admin.asked.recv() => {
+                    job(&mut self);
+                    match self.failed.take() {
+                        Some(ended) => return Err(ended),
+                        None => continue,
+                    }
+                }
+                Some(change) = admin.trouble.recv() => {
+                    (self.notices)(change);
+                    continue;
+                }
                 () = sleep => {
                     if self.ending.is_some_and(|at| at <= Instant::now()) {
                         return Ok(());
@@ -341,6 +414,10 @@ impl Loop {
                     self.requests
                         .send(request)
                         .map_err(|_| Ended::Failed("the thread that writes to the kernel is gone".into()))?;
+                }
+                Output::Bgp(bgp::Output::Event(event)) => {
+                    (self.tell)(&event);
+                    self.events.push(event);
                 }
                 Output::Bgp(output) => match self.transport.handle(&output) {
                     Ok(()) => self.password(&output, None),

@@ -368,6 +368,7 @@ impl Running {
                 Ok(Mortal { kernel, life: kept })
             }),
             notices: Box::new(drop),
+            events: Box::new(|_| {}),
         });
         let running = Running { node: node.expect("the agent starts"), life };
         running.tell(list(objects));

@@ -10,17 +10,19 @@ use fairway_bfd::{self as bfd, Bfd};
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
 use fairway_desired::{
-    Addr, Bgp, Filter, Ipvs, Link, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey, RouteValue, Rule,
-    Sysctl,
+    Addr, Bgp, Filter, Ipvs, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey,
+    RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Request, Time};
+use ipnet::IpNet;
 
 use crate::inherited::Inherited;
 use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
 use crate::readiness;
 use crate::text::Text;
+use crate::view::PlaneView;
 
 /// One whole node. See the crate's documentation for the order in which it works.
 ///
@@ -42,6 +44,8 @@ pub struct Agent {
     dirty: bool,
     notices: BTreeSet<Notice>,
     graceful_restart: bool,
+    /// `--bgp-route-metric`
+    route_metric: u32,
     seen: Seen,
     /// The speaker was told of a restart, or there was none.
     told_restart: bool,
@@ -135,6 +139,7 @@ impl Agent {
     pub fn new(config: NodeConfig, seed: u64) -> Self {
         let excluded = config.excluded_cidrs.clone();
         let graceful_restart = config.graceful_restart.is_some();
+        let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
         let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
         if !excluded.is_empty() {
@@ -167,6 +172,7 @@ impl Agent {
             dirty: true,
             notices: BTreeSet::new(),
             graceful_restart,
+            route_metric,
             seen: Seen::default(),
             told_restart: false,
             complete: false,
@@ -288,6 +294,41 @@ impl Agent {
         let mut parked = Vec::new();
         each!(&self.lanes, lane => parked.extend(lane.parked()));
         parked
+    }
+
+    /// All planes, in rank order.
+    pub fn planes(&self) -> Vec<PlaneView> {
+        let mut planes = Vec::new();
+        each!(&self.lanes, lane => planes.push(lane.view()));
+        planes
+    }
+
+    /// Whether every kind of object was listed once.
+    pub fn synced(&self) -> bool {
+        self.compute.synced()
+    }
+
+    /// What the kernel has of the routes to a prefix that BGP learned, and why; one clause, for an operator.
+    pub fn kernel_route(&self, prefix: IpNet) -> String {
+        let key = RouteKey { prefix: prefix.trunc(), table: MAIN_TABLE, metric: self.route_metric };
+        let reconciler = &self.lanes.route.reconciler;
+        let Some(wanted) = reconciler.tracker().desired().get(&key) else {
+            return "no route of ours is wanted: BGP has no next hop for it that this node uses".into();
+        };
+        let hops: Vec<String> = wanted.next_hops.iter().filter_map(|hop| hop.via).map(|via| via.to_string()).collect();
+        let route = format!("via {}, protocol {}, metric {}", hops.join(" and "), wanted.protocol, key.metric);
+        if reconciler.in_sync(&key) {
+            return format!("in the kernel: {route}");
+        }
+        match reconciler.parked_as(&key) {
+            Some(Outcome::Foreign) => format!(
+                "not in the kernel: a route that is not ours has this prefix and metric {} (another \
+                 --bgp-route-metric puts ours beside it)",
+                key.metric
+            ),
+            Some(Outcome::Refused(errno)) => format!("the kernel refuses it with errno {errno}: {route}"),
+            _ => format!("on its way into the kernel: {route}"),
+        }
     }
 
     /// The notices that stand.

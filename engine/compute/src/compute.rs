@@ -234,6 +234,10 @@ impl Compute {
                     self.forget(&ObjectKey { kind, name });
                 }
                 self.listed.insert(kind);
+                if kind == Kind::Node && !self.state.nodes_listed {
+                    self.state.nodes_listed = true;
+                    self.dirty.insert(Unit::Global);
+                }
             }
         }
     }

@@ -42,6 +42,7 @@ pub(crate) fn render(state: &State) -> Claims {
         return claims;
     }
     match state.own() {
+        None if !state.nodes_listed => {}
         None => {
             claims.notices.insert(Notice {
                 subject: Subject::Object(ObjectKey {

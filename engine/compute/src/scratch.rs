@@ -23,6 +23,7 @@ pub fn from_scratch(
     learned: impl IntoIterator<Item = (IpNet, Vec<IpAddr>)>,
 ) -> (Desired, BTreeSet<Notice>) {
     let mut state = State::new(config.clone());
+    state.nodes_listed = true;
     for object in objects {
         match object {
             Object::Node(o) => {

@@ -14,6 +14,8 @@ use ipnet::IpNet;
 pub(crate) struct State {
     pub(crate) config: NodeConfig,
     pub(crate) nodes: BTreeMap<ObjectName, Arc<Node>>,
+    /// Before that a missing node says nothing.
+    pub(crate) nodes_listed: bool,
     pub(crate) services: BTreeMap<ObjectName, Arc<Service>>,
     pub(crate) slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// Service to its slices.
@@ -28,6 +30,7 @@ impl State {
         State {
             config,
             nodes: BTreeMap::new(),
+            nodes_listed: false,
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),

@@ -22,6 +22,7 @@ fn feed(compute: &mut Compute, objects: impl IntoIterator<Item = Object>) -> Cha
 
 fn computed(config: NodeConfig, objects: Vec<Object>) -> (Desired, BTreeSet<String>) {
     let mut compute = Compute::new(config);
+    compute.handle(Delta::Listed(Kind::Node));
     let changes = feed(&mut compute, objects);
     let raised = changes.notices.into_iter().map(|n| match n {
         NoticeChange::Raised(n) => n.to_string(),

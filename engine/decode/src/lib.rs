@@ -5,15 +5,18 @@
 //! used (an address that is none, an annotation with an unknown word) is skipped with a notice, and the rest of the
 //! object works. Defaults are those of the API; kube-router's annotations are read here and nowhere else.
 //!
-//! Deliberately not here: any decision that needs flags or other objects, and I/O. Start reading at [`decode`].
+//! Deliberately not here: any decision that needs flags or other objects, and I/O. Start reading at [`decode`];
+//! [`documents`] cuts a YAML text into what it reads.
 
 mod annotations;
 mod core_v1;
+mod documents;
 mod endpoint_slice;
 mod node;
 mod reader;
 mod service;
 
+pub use documents::{Document, DocumentError, documents};
 pub use node::base64;
 
 use fairway_objects::{Delta, Kind, Notice, ObjectKey, Subject};

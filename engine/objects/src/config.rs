@@ -177,8 +177,12 @@ pub struct NodeConfig {
     pub import_default_route: bool,
     /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
     pub route_metric: u32,
-    /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered; `None`: nowhere.
-    pub admin: Option<SocketAddr>,
+    /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
+    pub admin: Vec<SocketAddr>,
+    /// `--health-addr` and `--health-port`: where the kubelet's probes are answered; `None`: nowhere.
+    pub health: Option<SocketAddr>,
+    /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
+    pub metrics: Option<(SocketAddr, String)>,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -223,7 +227,9 @@ impl NodeConfig {
             graceful_restart: None,
             import_default_route: false,
             route_metric: 0,
-            admin: None,
+            admin: vec![],
+            health: None,
+            metrics: None,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

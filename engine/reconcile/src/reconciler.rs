@@ -6,7 +6,7 @@ use core::{fmt, mem};
 use fairway_desired::{Fault, Op, Outcome, Plane, Table};
 use oorandom::Rand32;
 
-use crate::{Allow, Config, Input, Request, Time, Tracker};
+use crate::{Allow, Config, Input, Request, Stats, Time, Tracker};
 
 /// So many faults in a row are worth reporting; fewer happen on a healthy machine.
 const REPEATED: u32 = 3;
@@ -58,6 +58,7 @@ pub struct Reconciler<P: Plane> {
     fault: Option<(Call, Fault)>,
     /// Most ops per transaction at present.
     transaction_max: usize,
+    stats: Stats,
 }
 
 /// Whether an entry is ours.
@@ -118,6 +119,7 @@ impl<P: Plane> Reconciler<P> {
             apply_failures: 0,
             fault: None,
             transaction_max: config.batch_max.max(1),
+            stats: Stats::default(),
         }
     }
 
@@ -285,6 +287,11 @@ impl<P: Plane> Reconciler<P> {
         Some((key, outcome))
     }
 
+    /// What became of its requests since the start.
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
     /// Why the plane as a whole does not work at present: no permission, no such feature in this kernel, or lost and
     /// interrupted calls again and again. Such a plane is tried again slowly.
     pub fn fault(&self) -> Option<&Fault> {
@@ -323,6 +330,8 @@ impl<P: Plane> Reconciler<P> {
     fn observed(&mut self, now: Time, mut table: Table<P>) {
         self.warm = true;
         self.observe_failures = 0;
+        self.stats.observations += 1;
+        self.stats.succeeded_at = Some(now);
         self.observe_at = now.saturating_add(self.jitter(self.config.resync));
         if let Some(owner) = &self.owner {
             self.foreign = table.extract_if(.., |key, value| !owner(key, value)).map(|(key, _)| key).collect();
@@ -350,6 +359,7 @@ impl<P: Plane> Reconciler<P> {
 
     fn applied(&mut self, now: Time, ops: Vec<Op<P>>, outcomes: &[Outcome]) {
         self.apply_failures = 0;
+        self.count(now, &ops, outcomes);
         if self.fault.as_ref().is_some_and(|(call, _)| *call == Call::Apply) {
             self.fault = None;
         }
@@ -374,6 +384,25 @@ impl<P: Plane> Reconciler<P> {
                 (op, Outcome::Gone) => self.busy(now, &op, None),
                 (op, outcome) => self.not_applied(now, &op, outcome),
             }
+        }
+    }
+
+    fn count(&mut self, now: Time, ops: &[Op<P>], outcomes: &[Outcome]) {
+        let whole = !self.config.transactional || outcomes.iter().all(|outcome| took_effect(*outcome));
+        let stats = &mut self.stats;
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            let counter = match (op, outcome) {
+                (_, Outcome::Refused(_) | Outcome::Foreign) => &mut stats.refused,
+                (_, Outcome::Busy) | (Op::Put(..), Outcome::Gone) => &mut stats.busy,
+                // Of a transaction that was rolled back, the good ones did not happen either.
+                _ if !whole => continue,
+                (Op::Put(..), Outcome::Done) => &mut stats.puts,
+                (Op::Del(_), Outcome::Done | Outcome::Gone) => &mut stats.deletes,
+            };
+            *counter += 1;
+        }
+        if whole {
+            stats.succeeded_at = Some(now);
         }
     }
 
@@ -451,6 +480,7 @@ impl<P: Plane> Reconciler<P> {
     }
 
     fn failed(&mut self, now: Time, call: Call, fault: Fault) {
+        self.stats.faults += 1;
         let failures = match call {
             Call::Observe => &mut self.observe_failures,
             Call::Apply => &mut self.apply_failures,

@@ -298,3 +298,30 @@ fn unasked_answers_are_ignored() {
     reconciler.handle(START, Input::Applied(Err(Fault::Lost)));
     assert!(reconciler.in_flight());
 }
+
+#[test]
+fn what_became_of_requests_is_counted() {
+    let mut reconciler = warm(config(), &[(8, 1)]);
+    for key in [2, 3, 4, 5] {
+        reconciler.desire(Op::Put(key, 1));
+    }
+    let Some(Request::Apply(ops)) = reconciler.poll(START, Allow::ALL) else { panic!("no ops") };
+    assert_eq!(ops.len(), 5);
+    let outcomes = vec![Outcome::Done, Outcome::Refused(EINVAL), Outcome::Busy, Outcome::Foreign, Outcome::Done];
+    let later = Duration::from_secs(7);
+    reconciler.handle(later, Input::Applied(Ok(outcomes)));
+    let stats = reconciler.stats();
+    assert_eq!((stats.puts, stats.deletes, stats.refused, stats.busy), (1, 1, 2, 1));
+    assert_eq!((stats.faults, stats.observations, stats.succeeded_at), (0, 1, Some(later)));
+    // Of a transaction with one bad op nothing took effect.
+    let mut reconciler = warm(Config { transactional: true, ..config() }, &[]);
+    reconciler.desire(Op::Put(2, 1));
+    reconciler.desire(Op::Put(3, 1));
+    assert!(reconciler.poll(START, Allow::ALL).is_some());
+    reconciler.handle(later, Input::Applied(Ok(vec![Outcome::Done, Outcome::Refused(EINVAL)])));
+    let stats = reconciler.stats();
+    assert_eq!((stats.puts, stats.refused, stats.succeeded_at), (0, 1, Some(START)));
+    assert!(reconciler.poll(later, Allow::ALL).is_some());
+    reconciler.handle(later, Input::Applied(Err(Fault::Lost)));
+    assert_eq!(reconciler.stats().faults, 1);
+}

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use fairway_decode::documents;
 use fairway_objects::{Delta, Protocol};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::Time;
-use crate::apply::{Action, Applied, ApplyError, documents, merge, three_way};
+use crate::apply::{Action, Applied, ApplyError, merge, three_way};
 use crate::pods::Pods;
 use crate::store::{Store, cluster_scoped, key, text};
 use crate::watch::{WatcherId, Watchers};
@@ -232,13 +233,9 @@ impl Api {
         documents(yaml)
             .into_iter()
             .map(|document| {
-                let value = document.value?;
-                self.apply_one(now, value).map_err(|(object, reason)| ApplyError {
-                    document: document.number,
-                    line: document.line,
-                    object,
-                    reason,
-                })
+                let error = |line, object, reason| ApplyError { document: document.number, line, object, reason };
+                let value = document.value.map_err(|wrong| error(wrong.line, None, wrong.reason))?;
+                self.apply_one(now, value).map_err(|(object, reason)| error(document.line, object, reason))
             })
             .collect()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -155,7 +156,9 @@ impl Lab {
         }
         for (name, router) in &topology.routers {
             lab.add_host(name, host::Role::Router)?;
-            let config = router_config(&topology, name, router)?;
+            let mut config = router_config(&topology, name, router)?;
+            // Who keeps a lab wants to look at its routers with `gobgp` and `fairway bgp`.
+            config.admin = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT))];
             if let Some(host) = lab.hosts.get_mut(name) {
                 host.config = Some(config);
             }
@@ -231,6 +234,7 @@ impl Lab {
                     NoticeChange::Cleared(notice) => notices.remove(&notice),
                 };
             }),
+            events: Box::new(|_| {}),
         })
         .map_err(|error| LabError::Agent { host: name.into(), message: error.to_string() })?;
         host.agent = Some(agent);
@@ -325,5 +329,7 @@ impl Lab {
     }
 }
 
+/// `--gobgp-admin-port`'s default.
+const ADMIN_PORT: u16 = 50051;
 /// How long nothing is looked at.
 const TICK: Duration = Duration::from_millis(10);

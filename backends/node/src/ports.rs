@@ -1,0 +1,109 @@
+//! The ports at which others look at a node (gobgp, the kubelet, Prometheus), on a thread of their own: whoever reads
+//! a long table there holds up no keepalive.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fairway_backend_admin::{Job, serve};
+use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::health::{self, Port};
+
+/// How long an address that is taken is left alone.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The thread. Dropping it closes the ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ports {
+    /// Opens the ports of a configuration, in the namespace of the calling thread. A port for the kubelet or Prometheus
+    /// that cannot be had is an error, as for kube-router; one for gobgp is a notice, and tried again.
+    pub(crate) fn start(
+        config: &NodeConfig,
+        enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
+        jobs: mpsc::Sender<Job>,
+        notices: mpsc::UnboundedSender<NoticeChange>,
+    ) -> Result<Ports, String> {
+        let mut http: Vec<Port> = vec![];
+        if let Some(address) = config.health {
+            let port = health::probes(address, jobs.clone());
+            http.push(port.map_err(|error| format!("health port {address}: {error}"))?);
+        }
+        if let Some((address, path)) = &config.metrics {
+            let port = health::metrics(*address, path, jobs.clone());
+            http.push(port.map_err(|error| format!("metrics port {address}: {error}"))?);
+        }
+        let addresses = config.admin.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let failed = |error: io::Error| format!("no thread for the ports: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let thread = std::thread::Builder::new().name("ports".into()).spawn(move || {
+            if let Err(error) = enter() {
+                return raise(&notices, &notice("", format!("entering the network namespace: {error}")));
+            }
+            runtime.block_on(async move {
+                for address in addresses {
+                    tokio::spawn(listen(address, jobs.clone(), notices.clone()));
+                }
+                for port in http {
+                    // It listens already, and accepting goes on whatever happens to one connection.
+                    tokio::spawn(port.serve());
+                }
+                // An error means that we are dropped, which is what is waited for.
+                let _dropped = stopped.await;
+            });
+        });
+        Ok(Ports { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _over = thread.join();
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, jobs: mpsc::Sender<Job>, notices: mpsc::UnboundedSender<NoticeChange>) {
+    let mut standing: Option<Notice> = None;
+    loop {
+        let reason = match TcpListener::bind(address).await {
+            Ok(listener) => {
+                if let Some(notice) = standing.take() {
+                    // The loop is gone: so are we in a moment.
+                    let _gone = notices.send(NoticeChange::Cleared(notice));
+                }
+                match serve(listener, jobs.clone()).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        let now = notice(&address.to_string(), format!("the gobgp client is not answered: {reason}"));
+        if standing.as_ref() != Some(&now) {
+            raise(&notices, &now);
+            standing = Some(now);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn notice(address: &str, reason: String) -> Notice {
+    Notice { subject: Subject::Flag("gobgp-admin-address".into()), field: address.into(), reason }
+}
+
+fn raise(notices: &mpsc::UnboundedSender<NoticeChange>, notice: &Notice) {
+    let _gone = notices.send(NoticeChange::Raised(notice.clone()));
+}

@@ -1,0 +1,208 @@
+//! The daemon as its user runs it: manifests in a folder, Debian's gobgpd as the other router, the real `gobgp` and
+//! `fairway bgp` to look. In a network namespace and a process namespace of its own, which take everything with them.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// What is missing here, if anything is.
+fn missing() -> Option<&'static str> {
+    let works = |program: &str, args: &[&str]| {
+        let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !works("unshare", &["-rn", "true"]) {
+        return Some("no namespaces here");
+    }
+    (!works("gobgpd", &["--version"])).then_some("no gobgpd")
+}
+
+/// Runs a shell script in namespaces of its own. Its first argument is the program, its second an empty folder.
+fn play(name: &str, script: &str) -> Output {
+    let folder = Folder(std::env::temp_dir().join(format!("fairway-node-{name}-{}", std::process::id())));
+    let _none = std::fs::remove_dir_all(&folder.0);
+    std::fs::create_dir(&folder.0).expect("a folder");
+    let output = Command::new("unshare")
+        .args([
+            "-rn",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "timeout",
+            "60",
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+        ])
+        .args([script, "script", env!("CARGO_BIN_EXE_fairway")])
+        .arg(&folder.0)
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare is there");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Node and router are two addresses of one loopback interface.
+const HEAD: &str = r#"
+fairway=$1 folder=$2
+cd "$folder"
+ip link set lo up
+ip addr add 10.0.0.1/32 dev lo
+ip addr add 10.0.0.2/32 dev lo
+mkdir manifests
+node() {
+  cat > manifests/node.tmp <<YAML
+apiVersion: v1
+kind: Node
+metadata: {name: vm-001, annotations: {$1}}
+spec: {podCIDR: 11.0.1.0/24, podCIDRs: [11.0.1.0/24]}
+status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}
+YAML
+  mv manifests/node.tmp manifests/node.yaml
+}
+cat > gobgpd.yaml <<YAML
+global: {config: {as: 65002, router-id: 10.0.0.2, port: 1790, local-address-list: [10.0.0.2]}}
+neighbors:
+  - config: {neighbor-address: 10.0.0.1, peer-as: 65001}
+    transport: {config: {passive-mode: true, local-address: 10.0.0.2}}
+YAML
+gobgpd -t yaml -f gobgpd.yaml --api-hosts 127.0.0.1:50052 > gobgpd.log 2>&1 &
+theirs() { gobgp -p 50052 "$@"; }
+# Until a command prints a text.
+until_says() {
+  text=$1; shift
+  for _ in $(seq 150); do
+    if [[ $("$@" 2>&1 || true) == *"$text"* ]]; then return; fi
+    sleep 0.1
+  done
+  echo "waited in vain for: $text"; "$@" || true; cat node.log gobgpd.log; exit 1
+}
+flags="--manifests manifests --hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
+  --enable-overlay=false --enable-pod-egress=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
+  --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080"
+"#;
+
+#[test]
+fn a_node_of_manifests_peers_with_gobgpd_follows_edits_and_drains_before_it_ends() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{}",
+        r#"
+node ""
+"$fairway" node $flags > node.log 2>&1 & daemon=$!
+until_says 11.0.1.0/24 theirs global rib
+echo "== their rib"; theirs global rib
+echo "== gobgp asks us"
+gobgp neighbor
+gobgp neighbor 10.0.0.2 adj-out
+gobgp global
+gobgp policy > policy; sed -n 1,5p policy
+theirs global rib add 20.0.0.0/24 -a ipv4
+until_says 20.0.0.0/24 "$fairway" bgp rib
+echo "== fairway bgp"
+"$fairway" bgp neighbors
+"$fairway" bgp neighbors 10.0.0.2
+"$fairway" bgp neighbors -o json
+"$fairway" bgp rib --in 10.0.0.2
+"$fairway" bgp rib --out 10.0.0.2
+"$fairway" bgp explain 20.0.0.9
+"$fairway" bgp explain 11.0.1.0/24
+"$fairway" bgp explain 99.0.0.0/8 || echo "status $?"
+"$fairway" bgp --daemon 127.0.0.1:1 neighbors || echo "status $?"
+echo "== status"
+"$fairway" status
+"$fairway" status -o json
+"$fairway" status --daemon 127.0.0.1:1 || echo "status $?"
+get() { exec 3<>"/dev/tcp/127.0.0.1/$1"; printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3; cat <&3; exec 3>&-; }
+get 20244 /healthz; get 20244 /readyz; get 20244 /nowhere
+get 8080 /metrics
+echo "== an edited annotation"
+node 'kube-router.io/node.bgp.communities: "65001:7"'
+until_says 65001:7 theirs global rib
+theirs neighbor 10.0.0.1 | grep -E "Established|ESTABLISHED|Opens"
+echo "== a wrong one"
+node 'kube-router.io/node.bgp.communities: "nonsense"'
+until_says nonsense cat node.log
+theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED"
+echo "== a second daemon"
+"$fairway" node $flags > second.log 2>&1 || echo "status $?"
+cat second.log
+echo "== SIGTERM"
+kill -TERM $daemon
+until_says planned-shut theirs global rib
+theirs global rib
+if wait $daemon; then echo "status 0"; fi
+until_says "administrative shutdown" bash -c 'cat gobgpd.log; gobgp -p 50052 neighbor 10.0.0.1'
+"$fairway" bgp neighbors || echo "status $?"
+cat node.log
+"#
+    );
+    let output = play("gobgpd", &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?}", output.status);
+    let part = |name: &str| {
+        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
+        rest.split("\n== ").next().unwrap_or_default().to_string()
+    };
+    let has = |part: &str, wanted: &[&str]| {
+        for wanted in wanted {
+            assert!(part.contains(wanted), "no {wanted:?} in {part}");
+        }
+    };
+    has(&part("their rib"), &["11.0.1.0/24", "10.0.0.1", "65001"]);
+    has(&part("gobgp asks us"), &["10.0.0.2 65002", "Establ", "AS:        65001", "kube_router_import1"]);
+    let ours = part("fairway bgp");
+    has(
+        &ours,
+        &["NEIGHBOR", "Established", "\"asn\":65002", "20.0.0.0/24", "in the kernel: via 10.0.0.2, protocol 17"],
+    );
+    has(&ours, &["10.0.0.2 is told: statement podcidrdefinedsetexternalpeerset of the export policy accepts it"]);
+    has(&ours, &["status 1", "status 2"]);
+    let status = part("status");
+    has(&status, &["vm-001  fairway ", "in sync", "route ", "\"inSync\":true", "status 2"]);
+    has(&status, &["HTTP/1.0 200 OK", "\nOK\n", "HTTP/1.0 404 Not Found"]);
+    has(&status, &["# TYPE kube_router_bgp_peer_info gauge"]);
+    has(
+        &status,
+        &["kube_router_bgp_peer_info{address=\"10.0.0.2\",asn=\"65002\",state=\"ESTABLISHED\",type=\"external\"} 1"],
+    );
+    has(&status, &["kube_router_host_routes_synced 1", "kube_router_plane_parked_keys{plane=\"route\"} 0"]);
+    has(&part("an edited annotation"), &["ESTABLISHED", "Opens:                  1          1"]);
+    has(&part("a second daemon"), &["health port [::]:20244: Address already in use", "status 1"]);
+    let end = part("SIGTERM");
+    has(&end, &["planned-shut", "status 0", "status 2"]);
+}
+
+#[test]
+fn a_wrong_command_line_says_what_is_wrong_before_anything_happens() {
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fairway")).arg("node").args(args).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let off = ["--run-firewall=false", "--enable-overlay=false", "--enable-pod-egress=false"];
+    let (status, text) = run(&[&off[..], &["--bgp-holdtime=1s", "--manifests=."]].concat());
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("--bgp-holdtime must be between 3s"), "{text}");
+    let (status, text) = run(&["--advertise-clusterip"]);
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("--advertise-cluster-ip"), "{text}");
+    let (status, text) = run(&off);
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("--manifests FOLDER"), "{text}");
+    let (status, text) = run(&[&off[..], &["--manifests", "no-such-folder"]].concat());
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("no-such-folder: No such file"), "{text}");
+}
