@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fairway_desired::{
-    Family, Fault, LOCAL_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind, RouteValue, Table,
+    Family, Fault, LOCAL_TABLE, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind,
+    RouteValue, Table,
 };
 use fairway_netlink::{Message, Socket, flags};
 use ipnet::IpNet;
@@ -150,7 +151,7 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 }
 
 /// A route as we can express it; `None` for any other, and for entries of the IPv6 cache.
-fn decode(payload: &[u8], links: &Links) -> Option<(RouteKey, RouteValue)> {
+pub(crate) fn decode(payload: &[u8], links: &Links) -> Option<(RouteKey, RouteValue)> {
     let message = RouteMessage::parse(payload).ok()?;
     if message.header.flags.contains(RouteFlags::Cloned) {
         return None;
@@ -225,7 +226,7 @@ fn all(socket: &mut Socket, links: &mut Links, of: Option<Family>) -> Result<Vec
 }
 
 /// What the key of a route is to us. IPv6 shows [`IPV6_DEFAULT_METRIC`] where 0 was written.
-fn key_as_written(mut key: RouteKey) -> RouteKey {
+pub(crate) fn key_as_written(mut key: RouteKey) -> RouteKey {
     if key.prefix.addr().is_ipv6() && key.metric == IPV6_DEFAULT_METRIC {
         key.metric = 0;
     }
@@ -440,7 +441,10 @@ fn round(
             Op::Put(..) => *outcome = refused(errno),
             Op::Del(_) => {
                 *outcome = not_deleted(errno);
-                if errno.0 == ESRCH {
+                // Of a learned route nothing else can be there that is ours. The kernel drops such routes with their
+                // interface, many at once, and that is no reason to look at everything.
+                let learned = known.routes.get(ops[index].key()).is_some_and(|v| v.protocol == PROTO_KUBE_ROUTER);
+                if errno.0 == ESRCH && !(learned && ops[index].key().table == MAIN_TABLE) {
                     unclear.push(index);
                 }
             }
