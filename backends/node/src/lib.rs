@@ -16,6 +16,7 @@ mod ports;
 mod signal;
 mod status;
 
+pub use fairway_backend_bgp::offers_md5;
 pub use kernel::{OpenError, RealKernel};
 pub use node::{Command, Ended, Node, Open, Question, Start};
 pub use signal::{Signal, signals};

@@ -10,8 +10,8 @@ use fairway_bfd::{self as bfd, Bfd};
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
 use fairway_desired::{
-    Addr, Bgp, Filter, Ipvs, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey,
-    RouteValue, Rule, Sysctl,
+    Addr, Bgp, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route,
+    RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Request, Time};
@@ -46,6 +46,8 @@ pub struct Agent {
     graceful_restart: bool,
     /// `--bgp-route-metric`
     route_metric: u32,
+    /// What the speaker knows of our links.
+    on_link: Vec<(IpNet, bool)>,
     seen: Seen,
     /// The speaker was told of a restart, or there was none.
     told_restart: bool,
@@ -173,6 +175,7 @@ impl Agent {
             notices: BTreeSet::new(),
             graceful_restart,
             route_metric,
+            on_link: Vec::new(),
             seen: Seen::default(),
             told_restart: false,
             complete: false,
@@ -212,6 +215,11 @@ impl Agent {
             Input::Bfd(_) => {}
             Input::Delta(delta) => {
                 self.compute.handle(delta);
+                self.unflushed = true;
+            }
+            Input::Kernel(event) => self.kernel(event),
+            Input::Router(router) => {
+                self.compute.set_router(*router);
                 self.unflushed = true;
             }
             Input::Observed(observation) => self.observed(observation),
@@ -334,6 +342,42 @@ impl Agent {
     /// The notices that stand.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.iter()
+    }
+
+    fn kernel(&mut self, event: KernelEvent) {
+        let (now, lanes) = (self.now, &mut self.lanes);
+        let dropped = match event {
+            KernelEvent::Interfaces(all) => self.compute.interfaces(all),
+            KernelEvent::Interface(name, interface) => self.compute.interface(&name, interface),
+            // What stands on it went with it, and not all of that is told.
+            KernelEvent::Changed(PlaneId::Link) => {
+                lanes.link.reconciler.suspect(now);
+                lanes.addr.reconciler.suspect(now);
+                return lanes.route.reconciler.suspect(now);
+            }
+            KernelEvent::Changed(PlaneId::Addr) => {
+                lanes.addr.reconciler.suspect(now);
+                return lanes.route.reconciler.suspect(now);
+            }
+            KernelEvent::Changed(PlaneId::Sysctl) => return lanes.sysctl.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Filter) => return lanes.filter.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Rule) => return lanes.rule.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Route) => return lanes.route.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Pod) => return lanes.pod.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Ipvs) => return lanes.ipvs.reconciler.suspect(now),
+            // The speaker is here, nobody else has access to it.
+            KernelEvent::Changed(PlaneId::Bgp) => return,
+            KernelEvent::Foreign(key) => return lanes.route.reconciler.foreign(now, &key),
+        };
+        for key in &dropped {
+            self.lanes.route.reconciler.doubt(key);
+        }
+        self.unflushed = true;
+        let on_link = self.compute.on_link();
+        if on_link != self.on_link {
+            self.on_link.clone_from(&on_link);
+            self.tell_speaker(bgp::Input::OnLink(on_link));
+        }
     }
 
     fn observed(&mut self, observation: Observation) {

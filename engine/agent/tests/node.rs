@@ -9,9 +9,10 @@ use std::time::Duration;
 use common::*;
 use fairway_agent::{Agent, Batch, Input, Output, bfd, bgp};
 use fairway_desired::{
-    AddrValue, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey, RouteKind, RouteValue, ipvs,
+    AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
+    RouteKind, RouteValue, ipvs,
 };
-use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, Scheduler};
+use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -233,7 +234,8 @@ fn router(number: u8, networks: &[&str]) -> NodeConfig {
         import_reject: vec![],
         networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
         addresses: vec![ip(&format!("192.168.1.{number}"))],
-        bfd: None,
+        peers: vec![],
+        sessions: RouterSessions::default(),
     };
     NodeConfig::router("vm-201", router)
 }
@@ -272,6 +274,7 @@ impl Wire {
                     }
                     bgp::Output::Send { conn, bytes } => {
                         if let Some(conn) = self.far_end(from, conn) {
+                            let bytes = bytes.to_vec();
                             self.hosts[to].input([Input::Bgp(bgp::Input::Received { conn, bytes })]);
                         }
                     }
@@ -439,7 +442,7 @@ proptest! {
         host.run_until(end);
         prop_assert!(host.agent.in_sync(), "{:?}", host.agent);
         prop_assert_eq!(host.agent.parked(), vec![]);
-        let (desired, _) = fairway_compute::from_scratch(&config(), last, []);
+        let (desired, _) = fairway_compute::from_scratch(&config(), last, [], None);
         prop_assert_eq!(&host.kernel.link, &desired.link);
         prop_assert_eq!(&host.kernel.addr, &desired.addr);
         prop_assert_eq!(&host.kernel.filter, &desired.filter);
@@ -455,6 +458,73 @@ proptest! {
         host.drain();
         prop_assert_eq!(host.kernel.log.len(), ops);
     }
+}
+
+/// The node's link to the router, as its kernel tells of it.
+fn eth1(up: bool) -> Input {
+    let interface = Interface {
+        up,
+        carrier: up,
+        addresses: vec![ip("192.168.1.1")],
+        on_link: vec!["192.168.1.0/24".parse().unwrap()],
+    };
+    Input::Kernel(KernelEvent::Interface("eth1".into(), Some(interface)))
+}
+
+/// A node that learned 20.0.0.0/8 from an internal neighbour, so that its session survives its link.
+fn learner() -> (Wire, RouteKey) {
+    let config = NodeConfig { peers: vec![peer("192.168.1.201", 65_201)], cluster_asn: Some(65_201), ..config() };
+    let mut router = router(201, &["20.0.0.0/8"]);
+    if let fairway_objects::Role::Router(router) = &mut router.role {
+        router.accept = vec![("192.168.1.0/24".parse().unwrap(), vec![65_201])];
+    }
+    let mut node = started(config, Kernel::default(), &cluster());
+    node.input([eth1(true)]);
+    let mut router = Host::new(router, Kernel::default());
+    router.input([Input::Tick]);
+    let mut wire = Wire { hosts: [node, router], addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] };
+    wire.run_until(Duration::from_secs(10));
+    let (key, _) = learned("20.0.0.0/8");
+    assert!(wire.hosts[0].kernel.route.contains_key(&key));
+    (wire, key)
+}
+
+#[test]
+fn a_learned_route_goes_and_comes_with_its_link() {
+    let (mut wire, key) = learner();
+    let node = &mut wire.hosts[0];
+    let observed = node.observed;
+    // Set down: the kernel drops the route by itself, and says nothing about it.
+    node.kernel.route.remove(&key);
+    node.input([eth1(false)]);
+    assert!(!node.kernel.route.contains_key(&key));
+    assert_eq!(node.agent.speaker().neighbors()[0].accepted, 0, "the speaker knows, too");
+    node.input([eth1(true)]);
+    assert!(node.kernel.route.contains_key(&key));
+    // Down and up again before anybody looked.
+    node.kernel.route.remove(&key);
+    node.agent.handle(node.now, eth1(false));
+    node.input([eth1(true)]);
+    assert!(node.kernel.route.contains_key(&key));
+    assert_eq!(node.observed, observed, "no table was read for that");
+}
+
+#[test]
+fn a_route_that_somebody_deletes_is_back_at_once() {
+    let (mut wire, key) = learner();
+    let node = &mut wire.hosts[0];
+    let start = node.now;
+    node.kernel.route.remove(&key);
+    node.input([Input::Kernel(KernelEvent::Changed(PlaneId::Route))]);
+    node.run_until(start + Duration::from_millis(100));
+    assert!(node.kernel.route.contains_key(&key));
+    // Whoever goes on is answered once a second.
+    let observed = node.observed;
+    for n in 1..=50 {
+        node.input([Input::Kernel(KernelEvent::Changed(PlaneId::Route))]);
+        node.run_until(start + Duration::from_millis(100 * n));
+    }
+    assert!(node.observed - observed <= 6, "{}", node.observed - observed);
 }
 
 /// Whom BFD speaks to, and what it says.

@@ -51,8 +51,14 @@ pub struct Reconciler<P: Plane> {
     foreign: BTreeSet<P::Key>,
     /// Keys whose being parked may have changed since [`poll_parked`](Self::poll_parked) told of them.
     changed: BTreeSet<P::Key>,
+    /// Keys in flight that somebody else may have changed since.
+    doubted: BTreeSet<P::Key>,
     /// When to observe next.
     observe_at: Time,
+    /// No earlier than then because of a change by somebody else.
+    suspect_after: Time,
+    /// Somebody else changed the table while it was observed.
+    suspected: bool,
     observe_failures: u32,
     apply_failures: u32,
     fault: Option<(Call, Fault)>,
@@ -114,7 +120,10 @@ impl<P: Plane> Reconciler<P> {
             waiting: BTreeSet::new(),
             foreign: BTreeSet::new(),
             changed: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             observe_at: Time::ZERO,
+            suspect_after: Time::ZERO,
+            suspected: false,
             observe_failures: 0,
             apply_failures: 0,
             fault: None,
@@ -157,6 +166,7 @@ impl<P: Plane> Reconciler<P> {
                     Ok(_) => self.lost(now, &ops, Fault::Lost),
                     Err(fault) => self.lost(now, &ops, fault),
                 }
+                self.doubted.clear();
             }
             (_, flight) => self.flight = flight,
         }
@@ -202,6 +212,47 @@ impl<P: Plane> Reconciler<P> {
     /// Observes at the next chance.
     pub fn resync(&mut self) {
         self.observe_at = Time::ZERO;
+    }
+
+    /// Somebody else changed the table: observes soon, but not again and again while somebody goes on.
+    pub fn suspect(&mut self, now: Time) {
+        if matches!(self.flight, Flight::Observing) {
+            self.suspected = true;
+            return;
+        }
+        let soon = now.saturating_add(self.config.suspect_wait).max(self.suspect_after);
+        if soon < self.observe_at {
+            self.observe_at = soon;
+            self.suspect_after = soon.saturating_add(self.config.suspect_pause);
+        }
+    }
+
+    /// The entry may be gone by itself. If it is desired it is put again, without a look at the table; if it is not,
+    /// nothing is done about it until the table is observed.
+    pub fn doubt(&mut self, key: &P::Key) {
+        if matches!(self.flight, Flight::Observing) {
+            self.suspected = true;
+        }
+        if self.flying.contains(key) {
+            self.doubted.insert(key.clone());
+        }
+        self.tracker.set_actual(key, None);
+        self.refresh(key);
+    }
+
+    /// Somebody else's entry of this key came or went. If it replaced ours, the table is observed soon. If it stood in
+    /// the way of ours, which is parked as [`Outcome::Foreign`], that is tried again.
+    pub fn foreign(&mut self, now: Time, key: &P::Key) {
+        if self.tracker.actual().contains_key(key) || self.flying.contains(key) {
+            return self.suspect(now);
+        }
+        if let Some(trouble) = self.troubles.get_mut(key)
+            && (trouble.outcome, trouble.wait) == (Outcome::Foreign, Wait::Parked)
+            && !self.foreign.contains(key)
+        {
+            trouble.wait = Wait::Over;
+            self.refresh(key);
+        }
     }
 
     /// How many puts could be sent now or are in flight. Keys that are parked or wait after `Busy` do not count; keys
@@ -333,6 +384,9 @@ impl<P: Plane> Reconciler<P> {
         self.stats.observations += 1;
         self.stats.succeeded_at = Some(now);
         self.observe_at = now.saturating_add(self.jitter(self.config.resync));
+        if mem::take(&mut self.suspected) {
+            self.suspect(now);
+        }
         if let Some(owner) = &self.owner {
             self.foreign = table.extract_if(.., |key, value| !owner(key, value)).map(|(key, _)| key).collect();
         }
@@ -371,7 +425,8 @@ impl<P: Plane> Reconciler<P> {
         for (op, outcome) in ops.into_iter().zip(outcomes) {
             match (op, *outcome) {
                 (Op::Put(key, value), Outcome::Done) => {
-                    self.tracker.set_actual(&key, Some(value));
+                    let stands = !self.doubted.remove(&key);
+                    self.tracker.set_actual(&key, stands.then_some(value));
                     self.forget_trouble(&key);
                     self.refresh(&key);
                 }

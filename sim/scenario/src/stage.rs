@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::fault::Fault;
+use crate::scenario::Software;
 use crate::step::{Origin, Protocol, Target};
 
 /// Why a stage did not do what it was asked. A scenario ends with `error` then, which is not the same as `fail`.
@@ -59,6 +60,12 @@ pub trait Stage {
         let _ = (host, show);
         Ok(None)
     }
+    /// Types a command in a shell on a host, if the host runs that software, whose tool the command is.
+    fn ask(&mut self, host: &str, software: Software, run: &str) -> Result<Answer, StageError> {
+        let _ = run;
+        let why = format!("stage {} runs no {} on {host}", self.name(), software.as_str());
+        Ok(Answer::NotAsked(why))
+    }
     /// The main routing table of one family of any host.
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError>;
     /// IPVS of a node.
@@ -93,6 +100,15 @@ pub trait Stage {
     fn trace_hash(&self) -> Option<u64>;
 }
 
+/// What came of a question to a host's tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// What it printed.
+    Printed(String),
+    /// Nobody was asked, and why.
+    NotAsked(String),
+}
+
 /// What a BGP tool is asked to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BgpShow {
@@ -122,6 +138,8 @@ pub struct Neighbor {
     pub received: u64,
     /// Paths left after the import policy.
     pub accepted: u64,
+    /// Why the last session or attempt ended, if the speaker tells.
+    pub reason: Option<String>,
 }
 
 /// One BFD session.
