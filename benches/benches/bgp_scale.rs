@@ -40,7 +40,8 @@ fn grow(what: &str, node: usize, make: impl FnOnce() -> Fabric) {
     let began = fabric.now;
     fabric.run(Duration::from_secs(40));
     report(&format!("{what}: from nothing"), &fabric, fabric::Sent::default(), began, real);
-    for (what, op) in [("a network goes", Op::Del(Key::Network(pods(node)))), ("it is back", network(pods(node), node))] {
+    for (what, op) in [("a network goes", Op::Del(Key::Network(pods(node)))), ("it is back", network(pods(node), node))]
+    {
         let (before, began, real) = (fabric.sent, fabric.now, Instant::now());
         fabric.apply(node, &[op]);
         fabric.run(Duration::from_millis(500));
@@ -67,7 +68,9 @@ fn flap(what: &str, session: fn() -> fairway_desired::bgp::Session) {
 fn main() {
     // `cargo bench` adds arguments of its own.
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
-    println!("| what | sessions | last change after (virtual) | UPDATEs | sent | kernel changes | real time | memory |");
+    println!(
+        "| what | sessions | last change after (virtual) | UPDATEs | sent | kernel changes | real time | memory |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let runs: [(&str, &dyn Fn(&str)); 6] = [
         ("mesh of 100", &|what| grow(what, 7, || mesh(100))),

@@ -57,7 +57,7 @@ impl World {
                 Output::Connect { conn, remote, .. } => self.connect(node, conn, remote),
                 Output::Send { conn, bytes } => {
                     if let Some((to, conn)) = self.ends.get(&(node, conn)).copied() {
-                        self.tell(to, Input::Received { conn, bytes });
+                        self.tell(to, Input::Received { conn, bytes: bytes.to_vec() });
                     }
                 }
                 Output::Close { conn } => {

@@ -274,6 +274,7 @@ impl Wire {
                     }
                     bgp::Output::Send { conn, bytes } => {
                         if let Some(conn) = self.far_end(from, conn) {
+                            let bytes = bytes.to_vec();
                             self.hosts[to].input([Input::Bgp(bgp::Input::Received { conn, bytes })]);
                         }
                     }

@@ -10,6 +10,7 @@ use fairway_desired::bgp::{Direction, Distance, Dynamic, Families, Global, Key, 
 use fairway_desired::{Bgp, Family, Op, Outcome};
 use ipnet::IpNet;
 
+use crate::export::Group;
 use crate::neighbor::{Settings, same_opening};
 use crate::speaker::Speaker;
 use crate::wire::{Notification, cease, code};
@@ -43,6 +44,8 @@ impl Speaker {
     pub fn apply(&mut self, now: Time, ops: &[Op<Bgp>]) -> Vec<Outcome> {
         let mut dirty = Dirty::default();
         let outcomes = ops.iter().map(|op| self.apply_one(now, op, &mut dirty)).collect();
+        // Whatever changed, export may depend on it.
+        self.groups.iter_mut().flatten().for_each(Group::forget_rewrites);
         self.evaluate(now, &dirty);
         self.settle(now);
         outcomes

@@ -1,9 +1,11 @@
 //! What goes in and what comes out: the whole surface between the speaker and its driver.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Deref;
 
 use fairway_desired::Learned;
 use ipnet::IpNet;
@@ -157,7 +159,7 @@ pub enum Output {
         /// To which connection.
         conn: ConnId,
         /// The bytes: whole messages.
-        bytes: Vec<u8>,
+        bytes: Octets,
     },
     /// Say [`Input::Drained`] when all that was sent on it has left. The speaker sends no more routes before.
     Drain {
@@ -303,5 +305,29 @@ impl fmt::Display for Event {
             }
             Event::Swept { peer, routes } => write!(f, "{routes} stale routes of {peer} are gone"),
         }
+    }
+}
+
+/// Bytes that several connections may share.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Octets(Arc<Vec<u8>>);
+
+impl From<Vec<u8>> for Octets {
+    fn from(bytes: Vec<u8>) -> Self {
+        Octets(Arc::new(bytes))
+    }
+}
+
+impl Deref for Octets {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

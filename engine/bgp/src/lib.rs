@@ -27,13 +27,16 @@
 #![no_std]
 extern crate alloc;
 
+mod adj_out;
 mod config;
 mod conn;
 mod explain;
 mod export;
+mod index;
 mod intern;
 mod io;
 mod neighbor;
+mod pages;
 mod policy;
 mod reach;
 mod restart;
@@ -44,7 +47,7 @@ mod table;
 mod view;
 pub mod wire;
 
-pub use io::{ConnId, Event, Input, Output, Time};
+pub use io::{ConnId, Event, Input, Octets, Output, Time};
 pub use speaker::Speaker;
 pub use view::{Counts, Explanation, Messages, NeighborView, RibPath, SessionState};
 pub use wire::Origin;

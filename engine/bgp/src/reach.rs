@@ -46,7 +46,7 @@ impl Speaker {
     /// among the attributes in use; the routes are looked at only if there are any.
     fn review_next_hops(&mut self, old: &Reach) {
         let hops: BTreeSet<IpAddr> =
-            self.interner.next_hops().filter(|hop| old.is_lost(*hop) != self.reach.is_lost(*hop)).collect();
+            self.table.attributes.next_hops().filter(|hop| old.is_lost(*hop) != self.reach.is_lost(*hop)).collect();
         if hops.is_empty() {
             return;
         }
@@ -56,13 +56,13 @@ impl Speaker {
             let routes: Vec<(RouteId, IpNet, Shared)> = self
                 .table
                 .of_source(source)
-                .filter(|(_, route)| hops.contains(&route.received.next_hop))
-                .map(|(id, route)| (id, self.table.prefix(route.net), route.received.clone()))
+                .filter(|(_, route)| hops.contains(&self.table.attributes[route.received].next_hop))
+                .map(|(id, route)| (id, self.table.prefix(route.net), route.received))
                 .collect();
             let mut importer = self.importer(peer);
             for (id, prefix, received) in routes {
                 // Routes that are kept of a session that is down wait for it.
-                let accepted = importer.as_mut().and_then(|importer| self.judge(importer, prefix, &received));
+                let accepted = importer.as_mut().and_then(|importer| self.judge(importer, prefix, received));
                 let change = self.table.set_accepted(id, accepted);
                 self.changed(change);
             }

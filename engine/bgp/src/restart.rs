@@ -11,7 +11,7 @@ use crate::conn::Cause;
 use crate::neighbor::{Restart, Retention, Session};
 use crate::routes::{LLGR_STALE, NO_LLGR};
 use crate::speaker::Speaker;
-use crate::table::RouteId;
+use crate::table::{RouteId, family_of};
 use crate::wire::FAMILIES;
 use crate::{Event, Output, Time};
 
@@ -67,8 +67,7 @@ impl Speaker {
     /// All routes of a neighbour and family go.
     pub(crate) fn forget_family(&mut self, peer: IpAddr, family: Family) {
         let Some(source) = self.neighbors.get(&peer).map(|n| n.source) else { return };
-        let of_family =
-            |id: &RouteId| self.table.route(*id).is_some_and(|r| Family::of(self.table.prefix(r.net).addr()) == family);
+        let of_family = |id: &RouteId| self.table.route(*id).is_some_and(|r| family_of(r.net) == family);
         let routes: Vec<RouteId> = self.table.of_source(source).map(|(id, _)| id).filter(of_family).collect();
         self.remove_routes(routes);
         if let Some(neighbor) = self.touch(peer) {
@@ -151,17 +150,18 @@ impl Speaker {
             let mut routes = 0;
             for id in self.table.stale(source, family) {
                 let Some(route) = self.table.route(id) else { continue };
-                let accepted = route.accepted.clone();
-                if route.received.attributes.communities.contains(&NO_LLGR) {
+                let (accepted, received) = (route.accepted, route.received);
+                if self.table.attributes[received].attributes.communities.contains(&NO_LLGR) {
                     let change = self.table.remove(id);
                     self.changed(change);
                     continue;
                 }
                 routes += 1;
                 let accepted = accepted.map(|a| {
-                    let mut attributes = a.attributes.clone();
+                    let a = &self.table.attributes[a];
+                    let (mut attributes, next_hop) = (a.attributes.clone(), a.next_hop);
                     attributes.communities.push(LLGR_STALE);
-                    self.interner.intern(Arc::new(attributes), a.next_hop)
+                    self.table.attributes.intern(Arc::new(attributes), next_hop)
                 });
                 let change = self.table.demote(id, accepted);
                 self.changed(change);

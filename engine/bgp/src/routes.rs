@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 
+use fairway_desired::Family;
 use fairway_desired::bgp::{Direction, MaxPrefixes, Name};
-use fairway_desired::{Family, Learned};
 use ipnet::IpNet;
 
 use crate::conn::End;
@@ -62,7 +62,7 @@ pub(crate) struct Importer {
     local: IpAddr,
     about: Vec<bool>,
     /// The last result: routes come in runs of equal attributes.
-    last: Option<(u64, Option<usize>, Shared)>,
+    last: Option<(Shared, Option<usize>, Shared)>,
 }
 
 impl Speaker {
@@ -105,12 +105,12 @@ impl Speaker {
             .chain(update.mp_reach)
             .filter(|(family, _)| families.has(*family));
         for (family, reach) in reaches {
-            let received = self.interner.intern(attributes.clone(), reach.next_hop);
+            let received = self.table.attributes.intern(attributes.clone(), reach.next_hop);
             for nlri in reach.prefixes {
                 let path_id = if receives_paths.has(family) { nlri.path_id } else { 0 };
                 let nlri = Nlri { path_id, ..nlri };
-                let accepted = self.judge(&mut importer, nlri.prefix, &received);
-                let change = self.table.put(now, source, nlri, &received, accepted);
+                let accepted = self.judge(&mut importer, nlri.prefix, received);
+                let change = self.table.put(now, source, nlri, received, accepted);
                 self.changed(change);
             }
         }
@@ -169,7 +169,8 @@ impl Speaker {
     }
 
     /// Whether a route may enter the Loc-RIB.
-    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: &Shared) -> Result<Verdict<'_>, Refused> {
+    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: Shared) -> Result<Verdict<'_>, Refused> {
+        let received = &self.table.attributes[received];
         let a = &received.attributes;
         if let Some(asn) = importer.asns.iter().find(|asn| a.as_path.count(**asn) > importer.allow_own_as) {
             return Err(Refused::OwnAs(*asn));
@@ -191,15 +192,16 @@ impl Speaker {
     }
 
     /// What import makes of a route; `None`: it is refused.
-    pub(crate) fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: &Shared) -> Option<Shared> {
+    pub(crate) fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: Shared) -> Option<Shared> {
         let verdict = self.admit(importer, prefix, received).ok()?;
         let index = verdict.index;
-        if let Some((id, last, result)) = &importer.last
-            && *id == received.id
-            && *last == index
+        if let Some((of, last, result)) = importer.last
+            && (of, last) == (received, index)
         {
-            return Some(result.clone());
+            return Some(result);
         }
+        let name = received;
+        let received = &self.table.attributes[name];
         let change = verdict.modify;
         // RFC 8326 section 4.2: who goes away is the last choice.
         let leaving = importer.ebgp && received.attributes.communities.contains(&GRACEFUL_SHUTDOWN);
@@ -211,13 +213,14 @@ impl Speaker {
                 attributes.local_pref = Some(0);
             }
             policy::modify(&mut attributes, change);
-            self.interner.intern(Arc::new(attributes), next_hop)
+            self.table.attributes.intern(Arc::new(attributes), next_hop)
         } else if own_hop {
-            self.interner.intern(Arc::new(received.attributes.clone()), next_hop)
+            let attributes = Arc::new(received.attributes.clone());
+            self.table.attributes.intern(attributes, next_hop)
         } else {
-            received.clone()
+            name
         };
-        importer.last = Some((received.id, index, result.clone()));
+        importer.last = Some((name, index, result));
         Some(result)
     }
 
@@ -225,8 +228,8 @@ impl Speaker {
     pub(crate) fn originate(&mut self, now: Time, prefix: IpNet, next_hop: Option<IpAddr>) {
         let change = match next_hop {
             Some(next_hop) => {
-                let own = self.interner.intern(self.own_attributes.clone(), next_hop);
-                self.table.put(now, OWN, prefix.into(), &own, Some(own.clone()))
+                let own = self.table.attributes.intern(self.own_attributes.clone(), next_hop);
+                self.table.put(now, OWN, prefix.into(), own, Some(own))
             }
             None => {
                 let id = self.table.lookup(OWN, prefix.into()).map(|(id, _)| id);
@@ -236,22 +239,16 @@ impl Speaker {
         self.changed(change);
     }
 
-    /// Tells the driver and the Adj-RIBs-Out.
+    /// Tells the Adj-RIBs-Out.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
-        if let Some(next_hops) = &change.next_hops {
-            let prefix = self.table.prefix(change.net);
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops: next_hops.clone() }));
-        }
         self.mark(&change);
     }
 
     /// Applies another `max_paths`.
     pub(crate) fn limit_paths(&mut self) {
         let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
-        for (prefix, next_hops) in self.table.set_max_paths(max_paths) {
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops }));
-        }
+        self.table.set_max_paths(max_paths);
     }
 
     /// Routes go.
@@ -272,14 +269,12 @@ impl Speaker {
                 .inside(net)
                 .into_iter()
                 .flat_map(|net| self.table.of_net(net).filter(|(_, r)| r.source == source))
-                .map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone()))
+                .map(|(id, r)| (id, self.table.prefix(r.net), r.received))
                 .collect(),
-            None => {
-                self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone())).collect()
-            }
+            None => self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received)).collect(),
         };
         for (id, prefix, received) in routes {
-            let accepted = self.judge(&mut importer, prefix, &received);
+            let accepted = self.judge(&mut importer, prefix, received);
             let change = self.table.set_accepted(id, accepted);
             self.changed(change);
         }

@@ -167,7 +167,7 @@ impl Speaker {
     /// Answers somebody whom we do not talk to.
     fn refuse(&mut self, conn: ConnId, subcode: u8) {
         if let Ok(bytes) = Message::Notification(Notification::new(code::CEASE, subcode)).encode(PLAIN) {
-            self.outputs.push_back(Output::Send { conn, bytes });
+            self.outputs.push_back(Output::Send { conn, bytes: bytes.into() });
         }
         self.outputs.push_back(Output::Close { conn });
     }
@@ -305,9 +305,7 @@ impl Speaker {
             {
                 c.tx.extend(bytes);
             }
-            if !c.tx.is_empty() {
-                self.outputs.push_back(Output::Send { conn, bytes: c.tx });
-            }
+            self.outputs.extend(c.take().into_iter().map(|bytes| Output::Send { conn, bytes }));
         }
         self.outputs.push_back(Output::Close { conn });
     }

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::bgp::{Dynamic, Global};
-use fairway_desired::{Bgp, Family};
+use fairway_desired::{Bgp, Family, Learned};
 use ipnet::IpNet;
 
 use crate::export::{Group, GroupKey};
-use crate::intern::{Interner, Shared};
+use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::reach::Reach;
@@ -35,7 +35,6 @@ pub struct Speaker {
     pub(crate) next_out: u64,
     /// All routes.
     pub(crate) table: Table,
-    pub(crate) interner: Interner,
     /// What is on our links.
     pub(crate) reach: Reach,
     /// Shared by all our own routes.
@@ -80,7 +79,6 @@ impl Speaker {
             conns: BTreeMap::new(),
             next_out: 0,
             table: Table::new(),
-            interner: Interner::default(),
             reach: Reach::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
@@ -163,6 +161,9 @@ impl Speaker {
 
     /// The next output; `None`: nothing more for now.
     pub fn poll(&mut self) -> Option<Output> {
+        if let Some((prefix, next_hops)) = self.table.next_news() {
+            return Some(Output::Learned(Learned { prefix, next_hops }));
+        }
         self.outputs.pop_front()
     }
 
@@ -180,14 +181,14 @@ impl Speaker {
             self.send_due_ends(now);
         }
         self.table.settle();
+        self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
-                if conn.tx.is_empty() {
-                    continue;
+                for bytes in conn.take() {
+                    conn.unsent += bytes.len();
+                    self.outputs.push_back(Output::Send { conn: conn.id, bytes });
                 }
-                conn.unsent += conn.tx.len();
-                self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
                 // Small things need no answer; they are forgotten with the next large one.
                 if conn.unsent >= DRAIN_AT && !conn.draining {
                     conn.draining = true;
@@ -195,6 +196,21 @@ impl Speaker {
                 }
             }
         }
+    }
+
+    /// Forgets attributes that are not in use any more, when there are enough of them.
+    fn sweep_attributes(&mut self) {
+        let groups = self.groups.iter().flatten();
+        let holders = self.table.len() + groups.map(Group::len).sum::<usize>();
+        if !self.table.attributes.wants_sweep(holders) {
+            return;
+        }
+        let mut marks = self.table.attributes.begin_sweep();
+        self.table.mark(&mut marks);
+        for group in self.groups.iter_mut().flatten() {
+            group.mark_attributes(&mut marks);
+        }
+        self.table.attributes.end_sweep(&marks);
     }
 
     fn set_timer(&mut self, peer: IpAddr) {
@@ -253,7 +269,7 @@ impl Speaker {
         self.table
             .of_net(net)
             .enumerate()
-            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted.as_ref()?, i == 0)))
+            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted?, i == 0)))
     }
 
     /// What a neighbour sent, before import, sorted by prefix; stale routes too.
@@ -264,7 +280,7 @@ impl Speaker {
             .of_source(neighbor.source)
             .map(|(id, route)| {
                 let best = self.table.best(route.net).is_some_and(|(best, _)| best == id);
-                self.view(route, &route.received, best)
+                self.view(route, route.received, best)
             })
             .collect();
         paths.sort_by_key(|p| (p.prefix, p.path_id));
@@ -276,6 +292,7 @@ impl Speaker {
         let mut paths: Vec<RibPath> = self
             .told(peer)
             .map(|(net, path_id, shared, from)| {
+                let shared = &self.table.attributes[shared];
                 let route = self.table.of_net(net).find(|(_, r)| r.source == from);
                 RibPath {
                     prefix: self.table.prefix(net),
@@ -296,7 +313,8 @@ impl Speaker {
         paths
     }
 
-    pub(crate) fn view(&self, route: &Route, shared: &Shared, best: bool) -> RibPath {
+    pub(crate) fn view(&self, route: &Route, shared: Shared, best: bool) -> RibPath {
+        let shared = &self.table.attributes[shared];
         let source = self.table.source(route.source);
         RibPath {
             prefix: self.table.prefix(route.net),

@@ -391,7 +391,7 @@ impl World {
                     None => self.hosts[host].passwords.remove(&peer),
                 };
             }
-            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
+            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes.to_vec()),
             bgp::Output::Close { conn } => self.tcp_close(host, conn),
             // What was sent is on its way in no time; the wire has its own limits.
             bgp::Output::Drain { conn } => {
