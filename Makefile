@@ -1,6 +1,6 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit fuzz scenarios kernel netns uml guest lint bench bench-kernel deps
+.PHONY: test build unit fuzz scenarios kernel netns uml guest lint bench bench-kernel bench-bgp deps
 
 test: deps lint build kernel unit fuzz scenarios netns uml guest
 
@@ -70,7 +70,11 @@ guest: build kernel
 
 bench:
 	cargo build --release --locked
-	cargo bench --locked -p fairway-benches --bench compute --bench scenario
+	cargo bench --locked -p fairway-benches --bench compute --bench scenario --bench wire
+
+# Against other BGP daemons, those that are installed (bird2, gobgpd, frr), on this machine; as root.
+bench-bgp:
+	cargo bench --locked -p fairway-benches --bench bgp
 
 # Against the usual tools, in the lab's kernel.
 bench-kernel: kernel

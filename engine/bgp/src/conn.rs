@@ -393,20 +393,24 @@ impl Conn {
         self.send(now, &Message::Keepalive);
     }
 
-    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, bytes: Vec<u8>) {
         if self.read == self.rx.len() {
-            self.rx.clear();
+            self.rx = bytes;
             self.read = 0;
+        } else {
+            self.rx.extend(bytes);
         }
-        self.rx.extend(bytes);
     }
 
     /// Reads one message; `None`: there is no complete one.
     pub(crate) fn step(&mut self, now: Time, ours: &Ours) -> Result<Option<Signal>, End> {
         let unread = self.rx.get(self.read..).unwrap_or_default();
         let Some((message, len)) = Message::decode(unread, self.rx_context)? else {
-            self.rx.drain(..self.read);
-            self.read = 0;
+            if self.read > 0 {
+                // What is left is the beginning of one message; the memory of many is not kept.
+                self.rx = unread.to_vec();
+                self.read = 0;
+            }
             return Ok(None);
         };
         self.got.count(unread.get(..len).unwrap_or_default());

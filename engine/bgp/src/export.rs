@@ -20,7 +20,7 @@ use fairway_desired::bgp::{Direction, Families, Name};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use crate::adj_out::{AdjOut, Told, Unit, net_of, path_of, unit};
+use crate::adj_out::{AdjOut, Unit, net_of, path_of, unit};
 use crate::intern::{Marks, Mixer, Shared};
 use crate::neighbor::{Neighbor, Session};
 use crate::policy;
@@ -87,6 +87,8 @@ pub(crate) struct Group {
     all_pending: bool,
     /// What export made of attributes, as long as nothing changes that it depends on.
     rewrites: HashMap<Rewrite, Shared, BuildHasherDefault<Mixer>>,
+    /// The last of them: routes come in runs of equal attributes.
+    last: Option<(Rewrite, Shared)>,
 }
 
 /// So many results of export are kept.
@@ -120,13 +122,14 @@ impl Group {
 
     /// Marks the attributes of all routes; what export made of others is forgotten.
     pub(crate) fn mark_attributes(&mut self, marks: &mut Marks) {
-        self.rewrites.clear();
+        self.forget_rewrites();
         self.out.mark_attributes(marks);
     }
 
     /// Policies or settings changed.
     pub(crate) fn forget_rewrites(&mut self) {
         self.rewrites.clear();
+        self.last = None;
     }
 
     fn pend(&mut self, net: NetId) {
@@ -267,6 +270,7 @@ impl Speaker {
             pending_paths: BTreeSet::new(),
             all_pending: true,
             rewrites: HashMap::default(),
+            last: None,
         };
         let id = match self.groups.iter().position(Option::is_none) {
             Some(free) => {
@@ -330,16 +334,15 @@ impl Speaker {
         // known what the member may have been told. The change is rare: better something twice, and the window may be
         // passed over.
         let up_to_date = member.position == left.out.next_seq() && member.dumps.is_empty();
-        let route = |e: Told| e.route.filter(|_| e.from != source);
+        let route = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
         let units: BTreeSet<Unit> = left.out.all().chain(joined.out.all()).map(|(unit, _)| unit).collect();
         let mut batch = Batch::default();
         for unit in units {
-            let told = left.out.get(unit);
-            match (told.and_then(route), joined.out.get(unit).and_then(route)) {
+            match (route(left, unit), route(joined, unit)) {
                 (Some(old), Some(new)) if up_to_date && old == new => {}
                 (_, Some(new)) => batch.announce.push((new, unit)),
                 (Some(_), None) => batch.withdraw.push(unit),
-                (None, None) if told.is_some() && !up_to_date => batch.withdraw.push(unit),
+                (None, None) if !up_to_date && left.out.get(unit).is_some() => batch.withdraw.push(unit),
                 (None, None) => {}
             }
         }
@@ -451,7 +454,9 @@ impl Speaker {
         if !verdict.accept {
             return Err(Withheld::Policy(verdict.statement.cloned()));
         }
-        let hop_self = verdict.modify.next_hop_self || (key.external && !own);
+        // On an IPv6 session that takes IPv6 next hops for IPv4, the neighbour may have no other way to us (RFC 8950).
+        let over_v6 = family == Family::V4 && key.extended_next_hop && key.local.is_ipv6();
+        let hop_self = verdict.modify.next_hop_self || (key.external && (!own || over_v6));
         let own_hop = if hop_self { self.own_address(key, family) } else { None };
         let next_hop = own_hop.unwrap_or(accepted.next_hop);
         if Family::of(next_hop) != family && !(family == Family::V4 && key.extended_next_hop) {
@@ -463,15 +468,13 @@ impl Speaker {
         Ok(Leave { verdict, next_hop, originator })
     }
 
-    /// Our address of a family towards a group: the session's, or where the session has the other family, the one that
-    /// our own networks are reached by.
+    /// Our address towards a group, for prefixes of a family: the session's, or where the session has the other family
+    /// and cannot name it, the one that our own networks are reached by.
     fn own_address(&self, key: &GroupKey, family: Family) -> Option<IpAddr> {
-        if Family::of(key.local) == family {
+        if Family::of(key.local) == family || (family == Family::V4 && key.extended_next_hop) {
             return Some(key.local);
         }
-        let other = self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address);
-        // RFC 8950: better an IPv6 next hop than none.
-        other.or_else(|| (family == Family::V4 && key.extended_next_hop).then_some(key.local))
+        self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address)
     }
 
     /// What a group is told for a unit.
@@ -490,7 +493,11 @@ impl Speaker {
         let accepted = route.accepted?;
         let (index, next_hop, originator) = (leave.verdict.index, leave.next_hop, leave.originator);
         let rewrite = (accepted, index, next_hop, originator, from == OWN);
+        if let Some((_, known)) = group.last.filter(|(last, _)| *last == rewrite) {
+            return Some((known, from));
+        }
         if let Some(known) = group.rewrites.get(&rewrite) {
+            group.last = Some((rewrite, *known));
             return Some((*known, from));
         }
         let mut new = self.table.attributes[accepted].attributes.clone();
@@ -528,6 +535,7 @@ impl Speaker {
             group.rewrites.clear();
         }
         group.rewrites.insert(rewrite, new);
+        group.last = Some((rewrite, new));
         Some((new, from))
     }
 

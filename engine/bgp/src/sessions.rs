@@ -183,7 +183,7 @@ impl Speaker {
         self.outputs.push_back(Output::Close { conn });
     }
 
-    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: Vec<u8>) {
         let Some(peer) = self.conns.get(&conn).copied() else { return };
         let Some(ours) = self.ours(now, peer) else { return };
         if let Some(c) = self.touch(peer).and_then(|n| n.conn(conn)) {

@@ -57,6 +57,8 @@ pub struct Speaker {
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
+    /// The port that the driver was told of last.
+    pub(crate) listening: Option<u16>,
     /// When each neighbour is to be looked at.
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
@@ -91,6 +93,7 @@ impl Speaker {
             ends_due: false,
             draining: false,
             shut_down: false,
+            listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -111,7 +114,7 @@ impl Speaker {
             Input::Accepted { conn, local, remote } => {
                 self.accepted(now, conn, local.ip().to_canonical(), remote.ip().to_canonical());
             }
-            Input::Received { conn, bytes } => self.received(now, conn, &bytes),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}

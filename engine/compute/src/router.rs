@@ -340,10 +340,22 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     let (Some(own), Some(address)) = (state.own().and_then(|n| n.primary_ip()), node.primary_ip()) else {
         return claims;
     };
-    if Family::of(own) != Family::of(address) || own == address {
+    if !config.enable_ibgp {
         return claims;
     }
-    if !config.enable_ibgp {
+    let apart = if own == address {
+        Some(format!("{address} is this node's own address, too"))
+    } else if Family::of(own) != Family::of(address) {
+        Some(format!("{address} is of another family than this node's {own}"))
+    } else {
+        None
+    };
+    if let Some(why) = apart {
+        claims.notices.insert(Notice {
+            subject: Subject::Object(ObjectKey { kind: Kind::Node, name: node.name.clone() }),
+            field: "status.addresses".into(),
+            reason: format!("{why}; no BGP session with it"),
+        });
         return claims;
     }
     // With a mesh every node is known as a neighbour to the policies, whether we peer with it or not.

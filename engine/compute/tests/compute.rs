@@ -497,6 +497,25 @@ fn a_router_has_the_sessions_it_is_told_and_they_change_while_it_runs() {
 }
 
 #[test]
+fn nodes_that_cannot_talk_are_named() {
+    let with = |name: &str, address: &str| {
+        let Object::Node(made) = node(name, 2) else { unreachable!("a node") };
+        Object::Node(Arc::new(fairway_objects::Node { internal_ips: vec![ip(address)], ..(*made).clone() }))
+    };
+    let objects = vec![node("n1", 1), with("n2", "fd00::2"), with("n3", "192.168.1.1"), with("n4", "192.168.1.4")];
+    let (desired, notices) = computed(config(), objects);
+    assert_eq!(peers(&desired), ["192.168.1.201 AS65002", "192.168.1.4 AS65001"].map(String::from).into());
+    let notices: Vec<String> = notices.into_iter().collect();
+    assert_eq!(
+        notices,
+        [
+            "Node n2: status.addresses: fd00::2 is of another family than this node's 192.168.1.1; no BGP session with it",
+            "Node n3: status.addresses: 192.168.1.1 is this node's own address, too; no BGP session with it",
+        ]
+    );
+}
+
+#[test]
 fn policies_have_kube_routers_shape() {
     let (desired, _) = computed(NodeConfig { advertise_pod_cidr: false, ..config() }, vec![node("n1", 1)]);
     let Some(bgp::Value::Policy(export)) = desired.bgp.get(&bgp::Key::Policy(bgp::Direction::Export)) else {

@@ -143,6 +143,8 @@ fn session(settings: &Settings, asn: u32) -> String {
 fn config(settings: &Settings) -> String {
     let router = &settings.router;
     let mut text = format!("router id {};\nlog stderr all;\nprotocol device {{ scan time 5; }}\n", router.router_id);
+    // Next hops that internal neighbours pass on are looked up among the routes of the links.
+    text += "protocol direct { ipv4; ipv6; }\n";
     if settings.graceful_restart.is_some() {
         text += "graceful restart wait 10;\n";
     }
@@ -151,22 +153,24 @@ fn config(settings: &Settings) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "protocol kernel {{ {family} {{ export all; import none; }}; merge paths on limit 64; scan time 5; }}"
+            "protocol kernel {{ {family} {{ export where source != RTS_DEVICE; import none; }}; merge paths on limit 64; scan time 5; }}"
         );
         let routes: String = settings.networks(ipv6).map(|net| format!(" route {net} blackhole;")).collect();
         let _ = writeln!(text, "protocol static {{ {family};{routes} }}");
     }
-    let mut number = 0;
-    for (prefix, asns) in &router.accept {
-        for asn in asns {
-            number += 1;
-            let _ = write!(
-                text,
-                "protocol bgp range{number} {{\n  neighbor range {prefix} as {asn};\n  \
-                 dynamic name \"peer{number}_\";\n  passive on;\n{}}}\n",
-                session(settings, *asn),
-            );
-        }
+    for (number, (prefix, asns)) in router.accept.iter().enumerate() {
+        // Of several protocols with one range the first has it; one has a single AS, or any but our own.
+        let (remote, asn) = match asns.as_slice() {
+            [asn] => (format!("as {asn}"), *asn),
+            _ => ("external".to_string(), 0),
+        };
+        let _ = write!(
+            text,
+            "protocol bgp range{number} {{\n  neighbor range {prefix} {remote};\n  \
+             dynamic name \"peer{number}_\";\n  passive on;\n{}}}\n",
+            session(settings, asn),
+            number = number + 1,
+        );
     }
     for (number, peer) in router.peers.iter().enumerate() {
         let local = settings.local(peer.address).map(|local| format!("  source address {local};\n"));

@@ -183,7 +183,7 @@ fn config(settings: &Settings) -> String {
     let router = &settings.router;
     let mut text = format!(
         "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
-         no bgp network import-check\n bgp bestpath as-path multipath-relax\n bgp listen limit 1000\n",
+         no bgp network import-check\n bgp bestpath as-path multipath-relax\n bgp listen limit 1000\n bgp log-neighbor-changes\n",
         router.asn, router.router_id
     );
     if let Some(restart) = &settings.graceful_restart {

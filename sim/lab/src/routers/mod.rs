@@ -274,7 +274,7 @@ impl ForeignRouter {
 
     /// What a command prints that is typed in a shell on this host, complaints included.
     pub(crate) fn type_in(&self, command: &str) -> io::Result<String> {
-        type_in(&self.place.space, Some(&self.place.path("bin")), command)
+        type_in(&self.place.space, Some(&self.place), command)
     }
 
     /// Resets the session with a neighbour.
@@ -300,12 +300,13 @@ impl ForeignRouter {
 }
 
 /// What a command prints that is typed in a shell, complaints included. A program that does not exist is an error.
-pub(crate) fn type_in(space: &Namespace, bin: Option<&str>, command: &str) -> io::Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
+/// `$LOG` is the log of the daemon that lives there.
+pub(crate) fn type_in(space: &Namespace, place: Option<&Place>, command: &str) -> io::Result<String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null());
-    if let Some(bin) = bin {
-        shell.env("PATH", format!("{bin}:{path}"));
+    if let Some(place) = place {
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", place.path("bin"))).env("LOG", place.path("log"));
     }
     let output = space.within(|| shell.output())?;
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
