@@ -502,7 +502,7 @@ fn a_range_of_neighbours_is_external_and_nodes_inside_are_not() {
         range: net(range),
         asn: 65_002,
         bfd: None,
-        options: fairway_objects::PeerOptions { hold_s: Some(9), passive: true, ..Default::default() },
+        options: PeerOptions { hold_s: Some(9), passive: true, ..Default::default() },
     };
     let Object::Node(made) = node("n1", 1) else { unreachable!("a node") };
     let ranges = vec![range("192.168.1.0/24"), range("192.168.1.0/24"), range("fd00::/64")];
