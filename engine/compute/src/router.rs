@@ -176,6 +176,11 @@ fn graceful_restart(state: &State) -> Option<GracefulRestart> {
     })
 }
 
+fn bfd(config: BfdConfig) -> Bfd {
+    let BfdConfig { port, desired_min_tx_ms, required_min_rx_ms, multiplier } = config;
+    Bfd { port, desired_min_tx_ms, required_min_rx_ms, multiplier }
+}
+
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
     let session = external_session(state, families, &peer.options, peer.bfd);
     Peer {
@@ -188,16 +193,8 @@ fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Famil
     }
 }
 
-fn external_session(state: &State, families: Families, options: &PeerOptions, bfd: Option<BfdConfig>) -> Session {
-    Session {
-        bfd: bfd.map(|bfd| Bfd {
-            port: bfd.port,
-            desired_min_tx_ms: bfd.desired_min_tx_ms,
-            required_min_rx_ms: bfd.required_min_rx_ms,
-            multiplier: bfd.multiplier,
-        }),
-        ..session(state, families, options, state.config.bgp_hold_s)
-    }
+fn external_session(state: &State, families: Families, options: &PeerOptions, config: Option<BfdConfig>) -> Session {
+    Session { bfd: config.map(bfd), ..session(state, families, options, state.config.bgp_hold_s) }
 }
 
 /// The neighbours of an annotation that connect from ranges of addresses. They are external to the policies.
@@ -326,8 +323,9 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
-    let RouterSessions { ipv4, ipv6, reflector, options } = &router.sessions;
+    let RouterSessions { ipv4, ipv6, reflector, bfd: watched, options } = &router.sessions;
     let session = |asns: &[u32]| Session {
+        bfd: watched.map(bfd),
         reflector_client: *reflector && asns == [router.asn],
         ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
     };
