@@ -12,8 +12,8 @@ use fairway_desired::bgp::{
 };
 use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
 use fairway_objects::{
-    BgpPeer, Kind, Node, Notice, ObjectKey, PeerOptions, Reflector, Role, RouterConfig, RouterIdSource, RouterSessions,
-    Subject,
+    BfdConfig, BgpPeer, Kind, Node, Notice, ObjectKey, PeerOptions, Reflector, Role, RouterConfig, RouterIdSource,
+    RouterSessions, Subject,
 };
 use ipnet::IpNet;
 
@@ -175,16 +175,14 @@ fn graceful_restart(state: &State) -> Option<GracefulRestart> {
     })
 }
 
+fn bfd(config: BfdConfig) -> Bfd {
+    let BfdConfig { port, desired_min_tx_ms, required_min_rx_ms, multiplier } = config;
+    Bfd { port, desired_min_tx_ms, required_min_rx_ms, multiplier }
+}
+
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
-    let session = Session {
-        bfd: peer.bfd.map(|bfd| Bfd {
-            port: bfd.port,
-            desired_min_tx_ms: bfd.desired_min_tx_ms,
-            required_min_rx_ms: bfd.required_min_rx_ms,
-            multiplier: bfd.multiplier,
-        }),
-        ..session(state, families, &peer.options, state.config.bgp_hold_s)
-    };
+    let session =
+        Session { bfd: peer.bfd.map(bfd), ..session(state, families, &peer.options, state.config.bgp_hold_s) };
     Peer {
         asn: peer.asn,
         port: peer.port,
@@ -300,7 +298,7 @@ fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
         ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
     };
     for (range, asns) in &router.accept {
-        let value = Dynamic { asns: asns.clone(), session: session(asns) };
+        let value = Dynamic { asns: asns.clone(), session: Session { bfd: router.bfd.map(bfd), ..session(asns) } };
         claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
     }
     for peer in &router.peers {

@@ -121,6 +121,8 @@ pub struct RouterConfig {
     pub peers: Vec<RouterPeer>,
     /// What all its sessions have in common.
     pub sessions: RouterSessions,
+    /// Failure detection with neighbours that connect.
+    pub bfd: Option<BfdConfig>,
 }
 
 /// A neighbour that a router knows by address.

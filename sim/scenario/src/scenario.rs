@@ -125,6 +125,8 @@ pub struct Router {
     pub accept: Vec<u32>,
     /// Prefixes it refuses on import: the prefix itself and everything inside.
     pub reject: Vec<IpNet>,
+    /// It watches its peers by BFD.
+    pub bfd: Option<Bfd>,
     /// Where its default route points.
     pub gateways: Gateways,
 }
@@ -181,6 +183,15 @@ pub struct MaxPrefixes {
     pub limit: u32,
     /// After that time it may come again; `None`: when it is reset by hand.
     pub restart: Option<Duration>,
+}
+
+/// How a router watches its peers by BFD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bfd {
+    /// Time between packets, in both directions.
+    pub interval: Duration,
+    /// Packets that may be lost in a row.
+    pub multiplier: u8,
 }
 
 /// A plain host.

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use fairway_objects::{GracefulRestart, NodeConfig, Notice, PeerOptions, RouterConfig, RouterPeer, RouterSessions};
+use fairway_objects::{
+    BfdConfig, GracefulRestart, NodeConfig, Notice, PeerOptions, RouterConfig, RouterPeer, RouterSessions,
+};
 use fairway_scenario::{Router, Topology};
 
 /// Reads the command line of one node's agent: node name and flags to configuration and notices.
@@ -82,6 +84,15 @@ pub fn router_config(topology: &Topology, name: &str, router: &Router) -> Result
         addresses,
         peers: router.peers.iter().map(peer).collect(),
         sessions: RouterSessions { ipv4: sessions.ipv4, ipv6: sessions.ipv6, reflector: sessions.reflector, options },
+        bfd: router.bfd.map(|bfd| {
+            let ms = u32::try_from(bfd.interval.as_millis()).unwrap_or(u32::MAX);
+            BfdConfig {
+                desired_min_tx_ms: ms,
+                required_min_rx_ms: ms,
+                multiplier: bfd.multiplier,
+                ..BfdConfig::default()
+            }
+        }),
     };
     let graceful_restart = sessions.graceful_restart.map(|time| GracefulRestart {
         // What the protocol can say.

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 
 use super::{Fields, HostKind, Reader};
 use crate::diagnostic::Diagnostic;
-use crate::scenario::{Gateways, Lan, MaxPrefixes, Node as NodeHost, Router, Sessions, Software, Tester, Topology};
+use crate::scenario::{
+    Bfd, Gateways, Lan, MaxPrefixes, Node as NodeHost, Router, Sessions, Software, Tester, Topology,
+};
 use crate::source::Span;
 use crate::yaml::{Key, Node, Value};
 
@@ -148,6 +150,7 @@ impl Reader<'_> {
         let accept = self.optional(&mut fields, "accept");
         let accept = accept.map(|node| self.list(node, |reader, node| reader.number(node, 1, u32::MAX)));
         let reject = self.optional(&mut fields, "reject").map(|node| self.list(node, Self::cidr));
+        let bfd = self.optional(&mut fields, "bfd").and_then(|node| self.bfd(node));
         let gateways = self.gateways(&mut fields, Gateways::None);
         let software = self.optional(&mut fields, "software");
         let software = software.and_then(|node| self.word(node, "software", Software::NAMES));
@@ -158,7 +161,7 @@ impl Reader<'_> {
         let addresses = self.addresses(topology, fields, taken);
         let (accept, reject) = (accept.unwrap_or_default(), reject.unwrap_or_default());
         let (peers, networks) = (BTreeMap::new(), networks.unwrap_or_default());
-        Some(Router { software, peers, networks, sessions, addresses, asn: asn?, accept, reject, gateways })
+        Some(Router { software, peers, networks, sessions, addresses, asn: asn?, accept, reject, bfd, gateways })
     }
 
     /// What all sessions of a router have in common.
@@ -213,6 +216,23 @@ impl Reader<'_> {
                 router.peers.insert(peer, asn);
             }
         }
+    }
+
+    fn bfd(&mut self, node: &Node) -> Option<Bfd> {
+        let mut fields = self.fields("`bfd`", node, &node.span)?;
+        let interval = self.optional(&mut fields, "interval");
+        let multiplier = self.optional(&mut fields, "multiplier").and_then(|node| self.number(node, 1, u8::MAX.into()));
+        self.finish(fields);
+        let read = interval.and_then(|node| Some((node, self.duration(node)?)));
+        if let Some((node, interval)) = read
+            && (interval.is_zero() || interval.subsec_nanos() % 1_000_000 != 0)
+        {
+            self.wrong(node, "whole milliseconds, at least one", "`100ms` or `1s`");
+        }
+        Some(Bfd {
+            interval: read.map_or(Duration::from_secs(1), |(_, interval)| interval),
+            multiplier: multiplier.and_then(|n| u8::try_from(n).ok()).unwrap_or(3),
+        })
     }
 
     fn read_tester(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Tester> {
