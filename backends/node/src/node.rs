@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Agent, Input, Kernel, Output, Time, bfd, serve};
-use fairway_backend_admin::client::Status;
+use fairway_backend_admin::client::{Bfd, Status};
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bfd as udp;
 use fairway_backend_bgp::Transport;
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::Watched;
 use crate::ports::Ports;
-use crate::status::status;
+use crate::status::{bfd_session, status};
 
 /// Questions of the admin port that wait.
 const JOBS: usize = 16;
@@ -336,6 +336,10 @@ impl Source for Loop {
 
     fn status(&self) -> Status {
         status(&self.agent, self.name.to_string(), self.started, self.epoch)
+    }
+
+    fn bfd(&self, peer: IpAddr) -> Option<Bfd> {
+        self.agent.bfd().session(peer).map(|view| bfd_session(view, self.epoch))
     }
 
     fn kernel(&self, prefix: IpNet) -> String {

@@ -546,7 +546,7 @@ fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
     assert_eq!(of("192.168.1.2"), None, "as in kube-router, nodes do not watch each other");
     let mut watching = router();
     let Role::Router(config) = &mut watching.role else { panic!("not a router") };
-    config.bfd = bfd;
+    config.sessions.bfd = bfd;
     let (desired, _) = computed(watching, vec![]);
     let dynamic = desired.bgp.values().find_map(|value| match value {
         bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
