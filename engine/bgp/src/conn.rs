@@ -20,6 +20,7 @@ use fairway_desired::Family;
 use fairway_desired::bgp::{self, Families};
 
 use crate::neighbor::Restart;
+use crate::restart::Since;
 use crate::view::Messages;
 use crate::wire::{
     AS_TRANS, Capability, Context, FAMILIES, Message, Notification, Open, RestartFamily, SAFI_UNICAST, StaleFamily,
@@ -44,8 +45,8 @@ pub(crate) struct Ours {
     /// AS numbers the other side may have; empty: any.
     pub(crate) asns: Vec<u32>,
     pub(crate) session: bgp::Session,
-    /// We have just restarted, and our forwarding state stands.
-    pub(crate) restarted: bool,
+    /// Since we last had a session.
+    pub(crate) since: Since,
 }
 
 impl Ours {
@@ -64,9 +65,9 @@ impl Ours {
         }
         capabilities.push(Capability::ExtendedMessage);
         if let Some(gr) = self.session.graceful_restart {
-            let forwarding = self.restarted;
+            let Since { restarted, forwarding } = self.since;
             capabilities.push(Capability::GracefulRestart {
-                restarted: self.restarted,
+                restarted,
                 notification: true,
                 time_s: gr.time_s,
                 families: self
@@ -83,7 +84,7 @@ impl Ours {
         }
         capabilities.push(Capability::EnhancedRefresh);
         if let Some(gr) = self.session.graceful_restart.filter(|gr| gr.long_lived_s > 0) {
-            let (forwarding, time_s) = (self.restarted, gr.long_lived_s);
+            let (forwarding, time_s) = (self.since.forwarding, gr.long_lived_s);
             capabilities.push(Capability::LongLived(
                 self.families().map(|f| StaleFamily { afi: afi(f), safi: SAFI_UNICAST, forwarding, time_s }).collect(),
             ));

@@ -38,6 +38,9 @@ const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// RFC 1997: not to external neighbours, confederation members included.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
+/// RFC 4360 section 2: this bit of the type means that the community does not leave the AS.
+const NOT_TRANSITIVE: u8 = 0x40;
+
 /// So many octets may be on their way to a neighbour; more routes are encoded when they have left.
 const WINDOW: usize = 256 << 10;
 /// So many routes are encoded at once.
@@ -133,6 +136,11 @@ impl Group {
         if self.out.mark(net) {
             self.pending.push_back(net);
         }
+    }
+
+    fn has_read_all(&self, member: SourceId) -> bool {
+        let next = self.out.next_seq();
+        self.members.get(&member).is_none_or(|m| m.position >= next && m.dumps.is_empty())
     }
 
     fn is_pending(&self) -> bool {
@@ -317,30 +325,39 @@ impl Speaker {
         if self.group(old).is_some_and(|g| g.key == key) {
             return;
         }
-        // It reads all that is left in the old group. The change is rare, so the window may be passed over.
-        self.evaluate_group(old);
-        let Some(mut left) = self.groups.get_mut(old as usize).and_then(Option::take) else { return };
-        self.pump(now, &mut left, source, usize::MAX, &mut BTreeMap::new());
-        left.members.remove(&source);
-        self.groups[old as usize] = Some(left);
         let id = self.group_of(key);
         self.dirty_groups.insert(old);
         self.evaluate_group(id);
         let (Some(left), Some(joined)) = (self.group(old), self.group(id)) else { return };
-        let told = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
+        let Some(member) = left.members.get(&source) else { return };
+        // What is unread in the old group is not sent any more: it may be what is forbidden from now on. So it is only
+        // known what the member may have been told. The change is rare: better something twice, and the window may be
+        // passed over.
+        let up_to_date = member.position == left.out.next_seq() && member.dumps.is_empty();
+        let route = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
         let units: BTreeSet<Unit> = left.out.all().chain(joined.out.all()).map(|(unit, _)| unit).collect();
         let mut batch = Batch::default();
         for unit in units {
-            match (told(left, unit), told(joined, unit)) {
-                (Some(old), Some(new)) if old == new => {}
+            match (route(left, unit), route(joined, unit)) {
+                (Some(old), Some(new)) if up_to_date && old == new => {}
                 (_, Some(new)) => batch.announce.push((new, unit)),
                 (Some(_), None) => batch.withdraw.push(unit),
+                (None, None) if !up_to_date && left.out.get(unit).is_some() => batch.withdraw.push(unit),
                 (None, None) => {}
             }
         }
+        // Of a family that was on its way only the end is missing now; one that was asked for once more begins anew.
+        let again = |d: &Dump| Dump {
+            family: d.family,
+            cursor: if d.refresh { 0 } else { unit(NetId::MAX, 0) },
+            begun: false,
+            refresh: d.refresh,
+        };
+        let dumps = member.dumps.iter().map(again).collect();
         let bytes = batch.encode(&self.table, joined.key.tx);
         let position = joined.out.next_seq();
-        let member = Member { address: peer, position, dumps: VecDeque::new() };
+        let member = Member { address: peer, position, dumps };
+        self.leave(source, old);
         if let Some(group) = self.groups.get_mut(id as usize).and_then(Option::as_mut) {
             group.members.insert(source, member);
         }
@@ -493,6 +510,8 @@ impl Speaker {
             }
             new.originator = None;
             new.cluster_list.clear();
+            // RFC 4360 section 6: those that are not transitive stay in the AS.
+            new.ext_communities.retain(|c| c[0] & NOT_TRANSITIVE == 0);
         }
         for unknown in &mut new.unknown {
             unknown.partial = true;
@@ -560,6 +579,10 @@ impl Speaker {
                 let mut shared = BTreeMap::new();
                 let mut room = false;
                 for member in &members {
+                    // Who has read all there is, as most have when one joins, is not looked at any further.
+                    if !self.ends_due && !group.is_pending() && group.has_read_all(*member) {
+                        continue;
+                    }
                     room |= self.pump(now, &mut group, *member, WINDOW, &mut shared);
                 }
                 group.truncate(&mut self.table);
@@ -570,6 +593,7 @@ impl Speaker {
             }
             self.groups[id as usize] = Some(group);
         }
+        self.ends_due = false;
     }
 
     /// Sends a member what it has not read yet, as far as its window allows. Returns whether it can be sent more.
@@ -666,9 +690,9 @@ impl Speaker {
     }
 
     /// What we advertise is complete: End-of-RIB to those who wait for it, as soon as they were sent all.
-    pub(crate) fn send_due_ends(&mut self, now: Time) {
+    pub(crate) fn send_due_ends(&mut self) {
+        self.ends_due = true;
         self.dirty_groups.extend((0u32..).zip(&self.groups).filter(|(_, g)| g.is_some()).map(|(id, _)| id));
-        self.advertise(now);
     }
 
     /// How many routes a neighbour is told, by family.
