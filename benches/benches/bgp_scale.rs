@@ -80,6 +80,9 @@ fn flap(what: &str, session: fn() -> fairway_desired::bgp::Session) {
     }
 }
 
+/// Takes its name.
+type Run<'a> = &'a dyn Fn(&str);
+
 fn main() {
     // `cargo bench` adds arguments of its own.
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
@@ -87,7 +90,7 @@ fn main() {
         "| what | sessions | last change after | UPDATEs | sent | kernel changes | real time | processor | memory |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    let runs: [(&str, &dyn Fn(&str)); 6] = [
+    let runs: [(&str, Run); 6] = [
         ("mesh of 100", &|what| grow(what, 7, || mesh(100))),
         ("mesh of 500", &|what| grow(what, 7, || mesh(500))),
         ("500 nodes, 4 of them reflectors", &|what| grow(what, 50, || reflected(500, 4))),

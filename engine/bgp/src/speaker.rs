@@ -18,7 +18,7 @@ use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
-use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
+use crate::{ConnId, Input, NeighborView, Output, RibPath, Time, Watch};
 
 /// A BGP speaker. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct Speaker {
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
     timer_of: BTreeMap<IpAddr, Time>,
+    /// Neighbours that are to be watched, as was last said.
+    watched: BTreeMap<IpAddr, Watch>,
     /// Neighbours that changed in this call.
     pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
@@ -96,6 +98,7 @@ impl Speaker {
             listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
+            watched: BTreeMap::new(),
             touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -184,6 +187,7 @@ impl Speaker {
         self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
+            self.set_watch(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
                 for bytes in conn.take() {
                     conn.unsent += bytes.len();
@@ -221,6 +225,18 @@ impl Speaker {
         if let Some(at) = deadline {
             self.timer_of.insert(peer, at);
             self.timers.insert((at, peer));
+        }
+    }
+
+    fn set_watch(&mut self, peer: IpAddr) {
+        let talks = self.global.is_some() && !self.shut_down;
+        let watch = self.neighbors.get(&peer).filter(|_| talks).and_then(Neighbor::watch);
+        let before = match watch {
+            Some(watch) => self.watched.insert(peer, watch),
+            None => self.watched.remove(&peer),
+        };
+        if before != watch {
+            self.outputs.push_back(Output::Watch { peer, watch });
         }
     }
 
