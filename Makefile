@@ -1,6 +1,6 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp deps
+.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp bench-bgp-scale deps
 
 test: deps lint build kernel unit fuzz scenarios netns interop uml guest
 
@@ -82,6 +82,10 @@ bench:
 # Against other BGP daemons, those that are installed (bird2, gobgpd, frr), on this machine; as root.
 bench-bgp:
 	cargo bench --locked -p fairway-benches --bench bgp
+
+# Many BGP speakers in one process, with simulated links: messages, virtual and real time, memory (about 5 GiB).
+bench-bgp-scale:
+	cargo bench --locked -p fairway-benches --bench bgp_scale
 
 # Against the usual tools, in the lab's kernel.
 bench-kernel: kernel

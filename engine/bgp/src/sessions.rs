@@ -102,6 +102,7 @@ impl Speaker {
         let Some(own_asn) = self.global.as_ref().map(|g| g.asn) else { return };
         let conn = ConnId::Out(self.next_out);
         self.next_out += 1;
+        let seed = self.rng.rand_u32();
         let Some(neighbor) = self.touch(peer) else { return };
         let Settings::Peer(settings) = &neighbor.settings else { return };
         let (ttl, min_ttl) = ttls(&settings.session, settings.asn != own_asn);
@@ -114,7 +115,7 @@ impl Speaker {
             min_ttl,
         };
         neighbor.retry_at = None;
-        neighbor.conns.push(Conn::dialing(conn, now));
+        neighbor.conns.push(Conn::dialing(conn, now, seed));
         self.outputs.push_back(connect);
         self.conns.insert(conn, peer);
     }
@@ -150,6 +151,7 @@ impl Speaker {
         }
         let Some(ours) = self.ours(now, remote) else { return };
         let own_asn = self.global.as_ref().map_or(0, |g| g.asn);
+        let seed = self.rng.rand_u32();
         let Some(neighbor) = self.touch(remote) else { return };
         if neighbor.disabled || neighbor.locked.is_some() {
             return self.refuse(conn, cease::REJECTED);
@@ -163,7 +165,7 @@ impl Speaker {
             .iter()
             .find(|c| matches!(c.id, ConnId::In(_)) && c.state != SessionState::Established)
             .map(|c| c.id);
-        let mut new = Conn::dialing(conn, now);
+        let mut new = Conn::dialing(conn, now, seed);
         new.connected(now, local, &ours);
         neighbor.conns.push(new);
         self.conns.insert(conn, remote);
