@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_agent::bfd::{Diagnostic, PORT, Packet, State};
+use fairway_backend_route::Monitor;
 use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Pod, Route, Rule, Sysctl, Table};
-use fairway_node::{Node, Start};
+use fairway_node::{Node, Start, Watched};
 use fairway_objects::{BfdConfig, NodeConfig, NoticeChange, RouterConfig, RouterPeer, RouterSessions};
 use nix::sched::{CloneFlags, unshare};
 
@@ -37,6 +38,12 @@ macro_rules! nothing {
     })* };
 }
 
+impl Watched for Nothing {
+    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
+        Ok(None)
+    }
+}
+
 nothing!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -57,7 +64,8 @@ fn config() -> NodeConfig {
         networks: vec![],
         addresses: vec![OURS.into()],
         peers: vec![RouterPeer { address: THEIRS.into(), asn: 65002, password: None }],
-        sessions: RouterSessions { bfd: Some(bfd), ..RouterSessions::default() },
+        sessions: RouterSessions::default(),
+        bfd: Some(bfd),
     };
     NodeConfig::router("r1", router)
 }

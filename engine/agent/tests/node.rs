@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
@@ -12,7 +14,7 @@ use fairway_desired::{
     AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
     RouteKind, RouteValue, ipvs,
 };
-use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
+use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -236,6 +238,7 @@ fn router(number: u8, networks: &[&str]) -> NodeConfig {
         addresses: vec![ip(&format!("192.168.1.{number}"))],
         peers: vec![],
         sessions: RouterSessions::default(),
+        bfd: None,
     };
     NodeConfig::router("vm-201", router)
 }
@@ -525,6 +528,143 @@ fn a_route_that_somebody_deletes_is_back_at_once() {
         node.run_until(start + Duration::from_millis(100 * n));
     }
     assert!(node.observed - observed <= 6, "{}", node.observed - observed);
+}
+
+/// The node with one neighbour, whose object can be edited.
+struct Edited {
+    wire: Wire,
+    node: Node,
+}
+
+impl Edited {
+    fn new() -> Edited {
+        let node = Node {
+            internal_ips: vec![ip("192.168.1.1")],
+            pod_cidrs: vec!["11.0.1.0/24".parse().unwrap()],
+            peers: vec![peer("192.168.1.201", 65_201)],
+            ..Node::new(fairway_objects::ObjectName::cluster("vm-001"))
+        };
+        let mut objects = cluster();
+        objects[0] = Object::Node(Arc::new(node.clone()));
+        let config = NodeConfig { enable_ipv6: true, ..config() };
+        let mut router = Host::new(router(201, &["20.0.0.0/8", "20.1.0.0/16"]), Kernel::default());
+        router.input([Input::Tick]);
+        let hosts = [started(config, Kernel::default(), &objects), router];
+        let mut edited =
+            Edited { wire: Wire { hosts, addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] }, node };
+        edited.pass(30);
+        assert_eq!(edited.sessions(), 1);
+        edited
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.wire.hosts[0].now + Duration::from_secs(seconds);
+        self.wire.run_until(end);
+    }
+
+    /// How often the session came up so far; it is up.
+    fn sessions(&self) -> u32 {
+        let neighbors = self.wire.hosts[0].agent.speaker().neighbors();
+        let [neighbor] = &neighbors[..] else { panic!("{neighbors:?}") };
+        assert_eq!(neighbor.state, bgp::SessionState::Established, "{:?}", neighbor.last_error);
+        neighbor.established
+    }
+
+    /// Edits the object and returns whether the session was reset.
+    fn edit(&mut self, change: impl FnOnce(&mut Node)) -> bool {
+        let before = self.sessions();
+        change(&mut self.node);
+        self.wire.hosts[0].input([put(Object::Node(Arc::new(self.node.clone())))]);
+        self.pass(30);
+        assert!(self.wire.hosts[0].agent.in_sync());
+        self.sessions() != before
+    }
+
+    /// What the router has of the first service's address: AS path, communities, next hop.
+    fn announced(&self) -> (Vec<u32>, Vec<u32>, IpAddr) {
+        let paths = self.wire.hosts[1].agent.speaker().lookup("10.0.0.1/32".parse().unwrap());
+        let path = paths.first().expect("announced");
+        (path.as_path(), path.attributes.communities.clone(), path.next_hop)
+    }
+
+    fn learned(&self) -> usize {
+        self.wire.hosts[0].kernel.route.values().filter(|value| value.protocol == PROTO_KUBE_ROUTER).count()
+    }
+}
+
+#[test]
+fn what_is_said_to_a_neighbour_changes_under_its_session() {
+    let mut edited = Edited::new();
+    assert_eq!(edited.announced(), (vec![64_512], vec![], ip("192.168.1.1")));
+    assert_eq!(edited.learned(), 2);
+    assert!(!edited.edit(|node| node.communities = vec![65_001 << 16 | 100]));
+    assert_eq!(edited.announced().1, [65_001 << 16 | 100]);
+    assert!(!edited.edit(|node| node.path_prepend = Some((65_009, 2))));
+    assert_eq!(edited.announced().0, [65_009, 65_009, 64_512]);
+    assert!(!edited.edit(|node| node.import_reject = vec!["20.1.0.0/16".parse().unwrap()]));
+    assert_eq!(edited.learned(), 1, "what is refused leaves the kernel");
+    assert!(!edited.edit(|node| node.unschedulable = true));
+    assert_eq!(edited.announced().1, [65_001 << 16 | 100, 0xffff_0000]);
+    assert!(!edited.edit(|node| node.pod_cidrs = vec!["11.0.2.0/24".parse().unwrap()]));
+    assert!(!edited.edit(|node| node.peers[0].options.max_prefixes = Some(100)));
+    assert!(!edited.edit(|node| {
+        *node = Node {
+            communities: vec![],
+            path_prepend: None,
+            import_reject: vec![],
+            unschedulable: false,
+            ..node.clone()
+        };
+    }));
+    assert_eq!(edited.announced(), (vec![64_512], vec![], ip("192.168.1.1")));
+    assert_eq!(edited.learned(), 2);
+}
+
+#[test]
+fn a_session_is_reset_where_the_protocol_needs_it() {
+    let mut edited = Edited::new();
+    assert!(edited.edit(|node| node.peers[0].password = Some("secret".into())), "TCP");
+    assert!(!edited.edit(|node| node.peers[0].local = Some(ip("192.168.1.1"))), "it was that address already");
+    assert!(edited.edit(|node| node.peers[0].local = Some(ip("192.168.1.7"))), "TCP");
+    assert!(edited.edit(|node| node.peers[0].options.hold_s = Some(30)), "OPEN");
+    assert!(edited.edit(|node| node.internal_ips.push(ip("fd00::1"))), "another family");
+    assert!(edited.edit(|node| node.internal_ips[0] = ip("192.168.1.3")), "another identifier");
+    assert_eq!(edited.announced().2, ip("192.168.1.3"));
+    // A neighbour in another AS is another neighbour, and ours does not come up as such.
+    edited.node.peers[0].asn = 65_202;
+    let node = Object::Node(Arc::new(edited.node.clone()));
+    edited.wire.hosts[0].input([put(node)]);
+    edited.pass(10);
+    let neighbors = edited.wire.hosts[0].agent.speaker().neighbors();
+    assert_ne!(neighbors[0].state, bgp::SessionState::Established);
+    assert_eq!(edited.learned(), 0);
+    edited.node.peers[0].asn = 65_201;
+    let node = Object::Node(Arc::new(edited.node.clone()));
+    edited.wire.hosts[0].input([put(node)]);
+    edited.pass(40);
+    assert_eq!(edited.learned(), 2);
+}
+
+#[test]
+fn a_neighbour_that_is_wrong_or_gone_disturbs_no_other() {
+    let mut edited = Edited::new();
+    let wrong = |node: &mut Node| {
+        node.peers.push(peer("192.168.1.1", 65_202));
+        node.peers.push(peer("192.168.1.201", 65_203));
+        node.peers.push(fairway_objects::BgpPeer { local: Some(ip("fd00::1")), ..peer("192.168.1.202", 65_202) });
+    };
+    assert!(!edited.edit(wrong));
+    let notices: Vec<String> = edited.wire.hosts[0].notices.iter().cloned().collect();
+    let expected = [
+        "Node vm-001: BGP peer 192.168.1.1: this is the node's own address",
+        "Node vm-001: BGP peer 192.168.1.201: listed twice; the first entry counts",
+        "Node vm-001: BGP peer 192.168.1.202: the local address is of another family",
+    ];
+    for expected in expected {
+        assert!(notices.iter().any(|notice| notice == expected), "no {expected} in {notices:?}");
+    }
+    assert!(!edited.edit(|node| node.peers.truncate(1)));
+    assert!(!edited.wire.hosts[0].notices.iter().any(|notice| notice.contains("BGP peer")));
 }
 
 /// Whom BFD speaks to, and what it says.

@@ -177,7 +177,9 @@ impl Speaker {
             }
         }
         let Some(global) = global else { return };
-        if old.as_ref().map(|g| g.port) != Some(global.port) {
+        // A speaker that lost its configuration for a while goes on listening, and refuses.
+        if self.listening != Some(global.port) {
+            self.listening = Some(global.port);
             self.outputs.push_back(Output::Listen { port: global.port });
         }
         if old.as_ref().map(|g| g.max_paths) != Some(global.max_paths) {

@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use fairway_desired::bgp::{self, Distance, Dynamic, Families, Global, Peer};
 
 use crate::conn::{Conn, Ours};
+use crate::restart::Since;
 use crate::table::SourceId;
 use crate::view::{Counts, Messages};
 use crate::wire::Context;
@@ -31,7 +32,7 @@ impl Settings {
     }
 
     /// What we say of ourselves to this neighbour.
-    pub(crate) fn ours(&self, global: &Global, restarted: bool) -> Ours {
+    pub(crate) fn ours(&self, global: &Global, since: Since) -> Ours {
         Ours {
             asn: self.session().local_as.unwrap_or(global.asn),
             router_id: global.router_id,
@@ -41,7 +42,7 @@ impl Settings {
                 Settings::Dynamic(d) => d.asns.clone(),
             },
             session: self.session().clone(),
-            restarted,
+            since,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::reach::Reach;
-use crate::restart::{Restarting, Returned};
+use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
@@ -46,13 +46,19 @@ pub struct Speaker {
     pub(crate) group_ids: BTreeMap<GroupKey, u32>,
     /// Groups in which something may be to do.
     pub(crate) dirty_groups: BTreeSet<u32>,
-    /// We came back from a restart.
-    pub(crate) returned: Option<Returned>,
-    /// And have not said all yet.
+    /// When we came back from a restart.
+    pub(crate) returned_at: Option<Time>,
+    /// Neighbours with graceful restart that we had a session with.
+    pub(crate) met: BTreeSet<IpAddr>,
+    /// We came back from a restart, and have not said all yet.
     pub(crate) restarting: Option<Restarting>,
+    /// That is over: End-of-RIB is due to those who wait for it.
+    pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
+    /// The port that the driver was told of last.
+    pub(crate) listening: Option<u16>,
     /// When each neighbour is to be looked at.
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
@@ -83,10 +89,13 @@ impl Speaker {
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
             dirty_groups: BTreeSet::new(),
-            returned: None,
+            returned_at: None,
+            met: BTreeSet::new(),
             restarting: None,
+            ends_due: false,
             draining: false,
             shut_down: false,
+            listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -108,12 +117,12 @@ impl Speaker {
             Input::Accepted { conn, local, remote } => {
                 self.accepted(now, conn, local.ip().to_canonical(), remote.ip().to_canonical());
             }
-            Input::Received { conn, bytes } => self.received(now, conn, &bytes),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
             Input::Restarted => {
-                self.returned = Some(Returned::new(now));
+                self.returned_at = Some(now);
                 self.restarting = Some(Restarting::default());
             }
             Input::Complete => {
@@ -174,6 +183,9 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
+        if core::mem::take(&mut self.ends_due) {
+            self.send_due_ends(now);
+        }
         self.table.settle();
         self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {

@@ -292,9 +292,9 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
-    let RouterSessions { ipv4, ipv6, reflector, bfd: watched, options } = &router.sessions;
+    let RouterSessions { ipv4, ipv6, reflector, options } = &router.sessions;
     let session = |asns: &[u32]| Session {
-        bfd: watched.map(bfd),
+        bfd: router.bfd.map(bfd),
         reflector_client: *reflector && asns == [router.asn],
         ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
     };
@@ -339,10 +339,22 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     let (Some(own), Some(address)) = (state.own().and_then(|n| n.primary_ip()), node.primary_ip()) else {
         return claims;
     };
-    if Family::of(own) != Family::of(address) || own == address {
+    if !config.enable_ibgp {
         return claims;
     }
-    if !config.enable_ibgp {
+    let apart = if own == address {
+        Some(format!("{address} is this node's own address, too"))
+    } else if Family::of(own) != Family::of(address) {
+        Some(format!("{address} is of another family than this node's {own}"))
+    } else {
+        None
+    };
+    if let Some(why) = apart {
+        claims.notices.insert(Notice {
+            subject: Subject::Object(ObjectKey { kind: Kind::Node, name: node.name.clone() }),
+            field: "status.addresses".into(),
+            reason: format!("{why}; no BGP session with it"),
+        });
         return claims;
     }
     // With a mesh every node is known as a neighbour to the policies, whether we peer with it or not.

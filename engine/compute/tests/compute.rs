@@ -497,6 +497,25 @@ fn a_router_has_the_sessions_it_is_told_and_they_change_while_it_runs() {
 }
 
 #[test]
+fn nodes_that_cannot_talk_are_named() {
+    let with = |name: &str, address: &str| {
+        let Object::Node(made) = node(name, 2) else { unreachable!("a node") };
+        Object::Node(Arc::new(fairway_objects::Node { internal_ips: vec![ip(address)], ..(*made).clone() }))
+    };
+    let objects = vec![node("n1", 1), with("n2", "fd00::2"), with("n3", "192.168.1.1"), with("n4", "192.168.1.4")];
+    let (desired, notices) = computed(config(), objects);
+    assert_eq!(peers(&desired), ["192.168.1.201 AS65002", "192.168.1.4 AS65001"].map(String::from).into());
+    let notices: Vec<String> = notices.into_iter().collect();
+    assert_eq!(
+        notices,
+        [
+            "Node n2: status.addresses: fd00::2 is of another family than this node's 192.168.1.1; no BGP session with it",
+            "Node n3: status.addresses: 192.168.1.1 is this node's own address, too; no BGP session with it",
+        ]
+    );
+}
+
+#[test]
 fn policies_have_kube_routers_shape() {
     let (desired, _) = computed(NodeConfig { advertise_pod_cidr: false, ..config() }, vec![node("n1", 1)]);
     let Some(bgp::Value::Policy(export)) = desired.bgp.get(&bgp::Key::Policy(bgp::Direction::Export)) else {
@@ -527,13 +546,15 @@ fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
     assert_eq!(of("192.168.1.2"), None, "as in kube-router, nodes do not watch each other");
     let mut watching = router();
     let Role::Router(config) = &mut watching.role else { panic!("not a router") };
-    config.sessions.bfd = bfd;
+    config.bfd = bfd;
+    config.peers = vec![RouterPeer { address: ip("192.168.1.7"), asn: 65007, password: None }];
     let (desired, _) = computed(watching, vec![]);
-    let dynamic = desired.bgp.values().find_map(|value| match value {
+    let sessions = desired.bgp.values().filter_map(|value| match value {
         bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
+        bgp::Value::Peer(peer) => Some(peer.session.bfd),
         _ => None,
     });
-    assert_eq!(dynamic, Some(Some(wanted)));
+    assert_eq!(sessions.collect::<Vec<_>>(), [Some(wanted), Some(wanted)]);
 }
 
 /// Applies ops to a table and checks that none is redundant.

@@ -114,6 +114,8 @@ impl LinkState {
 pub(crate) struct Stored {
     pub(crate) value: RouteValue,
     pub(crate) devs: Vec<Arc<str>>,
+    /// Which of them were set down since (`RTNH_F_DEAD`).
+    pub(crate) dead: Vec<bool>,
 }
 
 /// The network state of one host.
@@ -221,20 +223,36 @@ impl Kernel {
             for address in own {
                 self.add_connected(link, address);
             }
-            return;
+            return self.revive(link);
         }
         for address in own.into_iter().filter(|address| address.addr().is_ipv6()) {
             self.remove_address(link, address);
         }
-        let dead: Vec<RouteKey> = self
-            .routes
-            .iter()
-            .filter(|(_, route)| route.devs.iter().any(|d| **d == *link) && route.value.kind != RouteKind::Local)
-            .filter(|(_, route)| !route.devs.iter().any(|d| self.links.get(d).is_some_and(|l| l.up)))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in dead {
+        let mut gone = vec![];
+        for (key, route) in self.routes.iter_mut().filter(|(_, route)| route.value.kind != RouteKind::Local) {
+            let mut through = false;
+            for (dead, _) in route.dead.iter_mut().zip(&route.devs).filter(|(_, dev)| ***dev == *link) {
+                *dead = true;
+                through = true;
+            }
+            if through && !route.dead.contains(&false) {
+                gone.push(key.clone());
+            }
+        }
+        for key in gone {
             self.unstore(&key);
+        }
+    }
+
+    /// Next hops through an interface that is up again. IPv6 waits for the carrier.
+    fn revive(&mut self, link: &str) {
+        let Some((up, carrier)) = self.links.get(link).map(|state| (state.up, state.carrier)) else { return };
+        for (key, route) in self.routes.iter_mut().filter(|(_, route)| route.dead.contains(&true)) {
+            if up && (carrier || key.prefix.addr().is_ipv4()) {
+                for (dead, _) in route.dead.iter_mut().zip(&route.devs).filter(|(_, dev)| ***dev == *link) {
+                    *dead = false;
+                }
+            }
         }
     }
 
@@ -242,6 +260,7 @@ impl Kernel {
     pub fn set_carrier(&mut self, link: &str, carrier: bool) {
         if let Some(state) = self.links.get_mut(link) {
             state.carrier = carrier;
+            self.revive(link);
         }
     }
 
@@ -420,8 +439,10 @@ impl Kernel {
             RouteKind::Blackhole | RouteKind::Unreachable if !v6 && !value.next_hops.is_empty() => return Err(EINVAL),
             _ => {}
         }
+        // IPv4 takes IPv6 gateways (`via inet6`), but not the other way round.
+        let impossible = |via: IpAddr| v6 && via.is_ipv4();
         for hop in &value.next_hops {
-            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(other_family) {
+            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(impossible) {
                 return Err(EINVAL);
             }
             if let Some(dev) = &hop.dev {
@@ -434,7 +455,7 @@ impl Kernel {
                 if self.is_local(via) {
                     return Err(EINVAL);
                 }
-                let unreachable = if v6 { EHOSTUNREACH } else { ENETUNREACH };
+                let unreachable = if via.is_ipv6() { EHOSTUNREACH } else { ENETUNREACH };
                 self.on_link(via, hop.dev.as_deref()).ok_or(unreachable)?;
             }
         }
@@ -476,7 +497,8 @@ impl Kernel {
             .collect();
         let family = Family::of(key.prefix.addr());
         *self.lengths.entry((key.table, family)).or_default().entry(key.prefix.prefix_len()).or_default() += 1;
-        self.routes.insert(key, Stored { value, devs });
+        let dead = vec![false; value.next_hops.len()];
+        self.routes.insert(key, Stored { value, devs, dead });
     }
 
     pub(crate) fn unstore(&mut self, key: &RouteKey) -> Option<Stored> {

@@ -125,6 +125,8 @@ pub struct Router {
     pub accept: Vec<u32>,
     /// Prefixes it refuses on import: the prefix itself and everything inside.
     pub reject: Vec<IpNet>,
+    /// It watches its peers by BFD.
+    pub bfd: Option<Bfd>,
     /// Where its default route points.
     pub gateways: Gateways,
 }
@@ -154,8 +156,6 @@ pub struct Sessions {
     pub extended_next_hop: bool,
     /// Packets of neighbours must come from the link (TTL 255).
     pub ttl_security: bool,
-    /// Its neighbours are watched by BFD.
-    pub bfd: Option<Bfd>,
 }
 
 impl Default for Sessions {
@@ -172,18 +172,8 @@ impl Default for Sessions {
             reflector: false,
             extended_next_hop: false,
             ttl_security: false,
-            bfd: None,
         }
     }
-}
-
-/// How a router watches its peers by BFD.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bfd {
-    /// Time between packets, in both directions.
-    pub interval: Duration,
-    /// Packets that may be lost in a row.
-    pub multiplier: u8,
 }
 
 /// A limit of prefixes.
@@ -193,6 +183,15 @@ pub struct MaxPrefixes {
     pub limit: u32,
     /// After that time it may come again; `None`: when it is reset by hand.
     pub restart: Option<Duration>,
+}
+
+/// How a router watches its peers by BFD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bfd {
+    /// Time between packets, in both directions.
+    pub interval: Duration,
+    /// Packets that may be lost in a row.
+    pub multiplier: u8,
 }
 
 /// A plain host.

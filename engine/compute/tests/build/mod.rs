@@ -45,6 +45,7 @@ pub(crate) fn router() -> NodeConfig {
             addresses: vec![ip("192.168.1.201")],
             peers: vec![],
             sessions: RouterSessions::default(),
+            bfd: None,
         },
     )
 }

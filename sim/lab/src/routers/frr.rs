@@ -54,7 +54,7 @@ impl Daemon for Frr {
     fn prepare(&self, place: &Place, settings: &Settings, again: bool) -> io::Result<Vec<Program>> {
         place.write("zebra.conf", "")?;
         place.write("config", &config(settings))?;
-        let watched = settings.router.sessions.bfd;
+        let watched = settings.router.bfd;
         if let Some(watched) = watched {
             place.write("bfdd.conf", &profile(watched))?;
         }
@@ -179,7 +179,7 @@ fn session(settings: &Settings, name: &str) -> String {
     if options.extended_next_hop {
         let _ = writeln!(text, " neighbor {name} capability extended-nexthop");
     }
-    if settings.router.sessions.bfd.is_some() {
+    if settings.router.bfd.is_some() {
         let _ = writeln!(text, " neighbor {name} bfd\n neighbor {name} bfd profile {PROFILE}");
     }
     if let Some(hops) = options.ttl_security {
@@ -214,7 +214,7 @@ fn config(settings: &Settings) -> String {
     let router = &settings.router;
     let mut text = format!(
         "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
-         no bgp network import-check\n bgp bestpath as-path multipath-relax\n bgp listen limit 1000\n",
+         no bgp network import-check\n bgp bestpath as-path multipath-relax\n bgp listen limit 1000\n bgp log-neighbor-changes\n",
         router.asn, router.router_id
     );
     if let Some(restart) = &settings.graceful_restart {

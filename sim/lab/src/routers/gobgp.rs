@@ -73,7 +73,10 @@ impl Daemon for Gobgp {
     fn admin(&self, place: &Place, _settings: &Settings, peer: IpAddr, down: Option<&str>) -> io::Result<()> {
         let peer = peer.to_string();
         match down {
-            Some(message) => place.text("gobgp", &["neighbor", &peer, "disable", "--reason", message]),
+            // `disable` sends no message, and after `shutdown` the session comes again.
+            Some(message) => place
+                .text("gobgp", &["neighbor", &peer, "shutdown", "--reason", message])
+                .and_then(|_| place.text("gobgp", &["neighbor", &peer, "disable"])),
             None => place.text("gobgp", &["neighbor", &peer, "enable"]),
         }
         .map(drop)

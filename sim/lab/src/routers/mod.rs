@@ -50,7 +50,7 @@ pub(crate) trait Daemon: Debug + Send + Sync {
     /// The rows of `gobgp global rib`, or what its own tool says of the same.
     fn rib(&self, place: &Place, ipv6: bool) -> io::Result<Vec<RibPath>>;
 
-    /// Its BFD sessions; none if it has no BFD.
+    /// Its BFD sessions, as far as it has them.
     fn bfd(&self, _place: &Place) -> io::Result<Vec<BfdSession>> {
         Ok(vec![])
     }
@@ -265,7 +265,7 @@ impl ForeignRouter {
         self.daemon.neighbors(&self.place)
     }
 
-    /// Its BFD sessions.
+    /// Its BFD sessions, as far as it has them.
     pub(crate) fn bfd(&self) -> io::Result<Vec<BfdSession>> {
         self.daemon.bfd(&self.place)
     }
@@ -284,7 +284,7 @@ impl ForeignRouter {
 
     /// What a command prints that is typed in a shell on this host, complaints included.
     pub(crate) fn type_in(&self, command: &str) -> io::Result<String> {
-        type_in(&self.place.space, Some(&self.place.path("bin")), command)
+        type_in(&self.place.space, Some(&self.place), command)
     }
 
     /// Resets the session with a neighbour.
@@ -310,12 +310,13 @@ impl ForeignRouter {
 }
 
 /// What a command prints that is typed in a shell, complaints included. A program that does not exist is an error.
-pub(crate) fn type_in(space: &Namespace, bin: Option<&str>, command: &str) -> io::Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
+/// `$LOG` is the log of the daemon that lives there.
+pub(crate) fn type_in(space: &Namespace, place: Option<&Place>, command: &str) -> io::Result<String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null());
-    if let Some(bin) = bin {
-        shell.env("PATH", format!("{bin}:{path}"));
+    if let Some(place) = place {
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", place.path("bin"))).env("LOG", place.path("log"));
     }
     let output = space.within(|| shell.output())?;
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
