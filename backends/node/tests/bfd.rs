@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_agent::bfd::{Diagnostic, PORT, Packet, State};
-use fairway_backend_route::Monitor;
 use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Pod, Route, Rule, Sysctl, Table};
-use fairway_node::{Node, Start, Watched};
+use fairway_node::{Monitor, Node, Start, Watched};
 use fairway_objects::{BfdConfig, NodeConfig, NoticeChange, RouterConfig, RouterPeer, RouterSessions};
 use nix::sched::{CloneFlags, unshare};
 
@@ -26,6 +25,12 @@ const THEIRS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// A kernel that has nothing and takes everything.
 struct Nothing;
 
+impl Watched for Nothing {
+    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
+        Ok(None)
+    }
+}
+
 macro_rules! nothing {
     ($($plane:ident),*) => { $(impl Backend<$plane> for Nothing {
         fn observe(&mut self) -> Result<Table<$plane>, Fault> {
@@ -36,12 +41,6 @@ macro_rules! nothing {
             Ok(vec![Outcome::Done; ops.len()])
         }
     })* };
-}
-
-impl Watched for Nothing {
-    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
-        Ok(None)
-    }
 }
 
 nothing!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
@@ -64,8 +63,7 @@ fn config() -> NodeConfig {
         networks: vec![],
         addresses: vec![OURS.into()],
         peers: vec![RouterPeer { address: THEIRS.into(), asn: 65002, password: None }],
-        sessions: RouterSessions::default(),
-        bfd: Some(bfd),
+        sessions: RouterSessions { bfd: Some(bfd), ..RouterSessions::default() },
     };
     NodeConfig::router("r1", router)
 }

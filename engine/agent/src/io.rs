@@ -24,11 +24,11 @@ pub enum Input {
     Kernel(KernelEvent),
     /// Something about BGP's connections, or an operator's request to reset a neighbour.
     Bgp(bgp::Input),
-    /// The configuration of a router changed, while it runs. A node takes no notice of it.
-    Router(Box<RouterConfig>),
     /// Something about BFD's packets. The deadline of a detection time counts when the agent is told of it
     /// ([`Input::Tick`]), so a driver that comes late hands in packets that wait before that.
     Bfd(bfd::Input),
+    /// The configuration of a router changed, while it runs. A node takes no notice of it.
+    Router(Box<RouterConfig>),
     /// The deadline passed, or the agent was just made.
     Tick,
     /// The daemon will end soon: neighbours are asked to find ways around this node (RFC 8326).

@@ -238,7 +238,6 @@ fn router(number: u8, networks: &[&str]) -> NodeConfig {
         addresses: vec![ip(&format!("192.168.1.{number}"))],
         peers: vec![],
         sessions: RouterSessions::default(),
-        bfd: None,
     };
     NodeConfig::router("vm-201", router)
 }

@@ -292,9 +292,9 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
-    let RouterSessions { ipv4, ipv6, reflector, options } = &router.sessions;
+    let RouterSessions { ipv4, ipv6, reflector, bfd: watched, options } = &router.sessions;
     let session = |asns: &[u32]| Session {
-        bfd: router.bfd.map(bfd),
+        bfd: watched.map(bfd),
         reflector_client: *reflector && asns == [router.asn],
         ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
     };

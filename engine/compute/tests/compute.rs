@@ -546,15 +546,13 @@ fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
     assert_eq!(of("192.168.1.2"), None, "as in kube-router, nodes do not watch each other");
     let mut watching = router();
     let Role::Router(config) = &mut watching.role else { panic!("not a router") };
-    config.bfd = bfd;
-    config.peers = vec![RouterPeer { address: ip("192.168.1.7"), asn: 65007, password: None }];
+    config.sessions.bfd = bfd;
     let (desired, _) = computed(watching, vec![]);
-    let sessions = desired.bgp.values().filter_map(|value| match value {
+    let dynamic = desired.bgp.values().find_map(|value| match value {
         bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
-        bgp::Value::Peer(peer) => Some(peer.session.bfd),
         _ => None,
     });
-    assert_eq!(sessions.collect::<Vec<_>>(), [Some(wanted), Some(wanted)]);
+    assert_eq!(dynamic, Some(Some(wanted)));
 }
 
 /// Applies ops to a table and checks that none is redundant.

@@ -125,8 +125,6 @@ pub struct Router {
     pub accept: Vec<u32>,
     /// Prefixes it refuses on import: the prefix itself and everything inside.
     pub reject: Vec<IpNet>,
-    /// It watches its peers by BFD.
-    pub bfd: Option<Bfd>,
     /// Where its default route points.
     pub gateways: Gateways,
 }
@@ -156,6 +154,8 @@ pub struct Sessions {
     pub extended_next_hop: bool,
     /// Packets of neighbours must come from the link (TTL 255).
     pub ttl_security: bool,
+    /// Its neighbours are watched by BFD.
+    pub bfd: Option<Bfd>,
 }
 
 impl Default for Sessions {
@@ -172,17 +172,9 @@ impl Default for Sessions {
             reflector: false,
             extended_next_hop: false,
             ttl_security: false,
+            bfd: None,
         }
     }
-}
-
-/// A limit of prefixes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaxPrefixes {
-    /// That many are taken; one more ends the session.
-    pub limit: u32,
-    /// After that time it may come again; `None`: when it is reset by hand.
-    pub restart: Option<Duration>,
 }
 
 /// How a router watches its peers by BFD.
@@ -192,6 +184,15 @@ pub struct Bfd {
     pub interval: Duration,
     /// Packets that may be lost in a row.
     pub multiplier: u8,
+}
+
+/// A limit of prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// That many are taken; one more ends the session.
+    pub limit: u32,
+    /// After that time it may come again; `None`: when it is reset by hand.
+    pub restart: Option<Duration>,
 }
 
 /// A plain host.

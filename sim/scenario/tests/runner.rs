@@ -66,9 +66,9 @@ fn until_fails_at_its_limit_and_says_what_else_is_missing() {
     let states = "1 (192.168.1.4 Active, 192.168.1.3 Active, 192.168.1.2 Active, 192.168.1.1 Establ)";
     let sync = "also expected the agent on vm-001 in sync: it still has work to do";
     assert_eq!(step.seen.as_deref(), Some(format!("{states}\n{sync}").as_str()));
-    assert_eq!(step.place, "test.yaml:48:31", "the condition, not the step");
+    assert_eq!(step.place, "test.yaml:47:31", "the condition, not the step");
     assert_eq!(outcome.steps[1].result, Verdict::Skip);
-    assert!(text.contains("failed at test.yaml:48:31"), "{text}");
+    assert!(text.contains("failed at test.yaml:47:31"), "{text}");
     assert!(summary_line(&outcome).ends_with("again: fairway run test.yaml --stage fake --seed 42"), "{outcome:?}");
 }
 
@@ -318,7 +318,7 @@ fn changes_reach_the_stage_as_written() {
     assert_eq!(outcome.result, Verdict::Pass, "{text}");
     let expected = [
         "apply mconnect.yaml",
-        "apply test.yaml:48",
+        "apply test.yaml:47",
         "delete Service default/late",
         "scale default/mconnect-deployment 3",
         "patch Service other/bad {\"spec\":{\"a\":null}}",
@@ -352,7 +352,7 @@ fn what_a_stage_cannot_do_is_an_error_not_a_failure() {
     let mut fake = Fake { refuse: true, ..ready() };
     let (outcome, _) = play(&mut fake, "  - fault: {killAgent: vm-003}\n");
     assert_eq!(outcome.result, Verdict::Error);
-    let reason = "test.yaml:48:5: this stage cannot do that: kill the agent on vm-003";
+    let reason = "test.yaml:47:5: this stage cannot do that: kill the agent on vm-003";
     assert_eq!(outcome.reason.as_deref(), Some(reason));
 }
 

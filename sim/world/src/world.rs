@@ -59,10 +59,10 @@ pub(crate) struct Host {
     pub(crate) flag_notices: Vec<Notice>,
     pub(crate) notices: BTreeSet<Notice>,
     pub(crate) accepted: u64,
-    /// TCP MD5 passwords of connections that its daemon accepts, by the other end.
-    pub(crate) passwords: BTreeMap<IpAddr, String>,
     /// Its daemon's BFD sockets, by neighbour.
     pub(crate) bfd: BTreeMap<IpAddr, Way>,
+    /// TCP MD5 passwords of connections that its daemon accepts, by the other end.
+    pub(crate) passwords: BTreeMap<IpAddr, String>,
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
     pub(crate) next_port: u16,
     tick: Option<Ticket>,
@@ -86,8 +86,8 @@ impl Host {
             flag_notices: vec![],
             notices: BTreeSet::new(),
             accepted: 0,
-            passwords: BTreeMap::new(),
             bfd: BTreeMap::new(),
+            passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
             told: BTreeMap::new(),
@@ -290,8 +290,8 @@ impl World {
     pub(crate) fn forget_agent(&mut self, host: HostIx) {
         let state = &mut self.hosts[host];
         state.agent = None;
-        state.passwords.clear();
         state.bfd.clear();
+        state.passwords.clear();
         if let Some(ticket) = state.tick.take() {
             self.queue.cancel(ticket);
         }

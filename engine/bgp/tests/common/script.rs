@@ -31,12 +31,12 @@ pub struct Script {
     pub contexts: BTreeMap<ConnId, (Context, Context)>,
     /// Connections that the speaker wants to be told of when all has left.
     pub drains: Vec<ConnId>,
+    /// Whom BFD is to watch, as it was said.
+    pub watches: Vec<(IpAddr, Option<Watch>)>,
     /// Connections with their TTLs: ours, and the lowest of theirs.
     pub ttls: Vec<(ConnId, Option<u8>, Option<u8>)>,
     /// TCP passwords by neighbour, as they were told.
     pub passwords: Vec<(IpAddr, Option<String>)>,
-    /// Whom BFD is to watch, as it was said.
-    pub watches: Vec<(IpAddr, Option<Watch>)>,
 }
 
 /// What came out on a connection.
@@ -59,9 +59,9 @@ impl Script {
             context: FOUR,
             contexts: BTreeMap::new(),
             drains: vec![],
+            watches: vec![],
             ttls: vec![],
             passwords: vec![],
-            watches: vec![],
         }
     }
 

@@ -45,7 +45,6 @@ pub(crate) fn router() -> NodeConfig {
             addresses: vec![ip("192.168.1.201")],
             peers: vec![],
             sessions: RouterSessions::default(),
-            bfd: None,
         },
     )
 }

@@ -60,7 +60,7 @@ impl Daemon for Bird {
     }
 
     fn bfd(&self, place: &Place) -> io::Result<Vec<BfdSession>> {
-        Ok(bfd_sessions(&birdc(place, "show bfd sessions")?))
+        Ok(bfd(&birdc(place, "show bfd sessions")?))
     }
 
     fn show(&self, show: BgpShow) -> String {
@@ -136,7 +136,7 @@ fn session(settings: &Settings, asn: u32) -> String {
     if options.ttl_security.is_some() {
         text += "  ttl security on;\n";
     }
-    if settings.router.bfd.is_some() {
+    if settings.router.sessions.bfd.is_some() {
         text += "  bfd on;\n";
     }
     if settings.reflects_to(asn) {
@@ -156,17 +156,16 @@ fn config(settings: &Settings) -> String {
     if settings.graceful_restart.is_some() {
         text += "graceful restart wait 10;\n";
     }
-    if let Some(BfdConfig { desired_min_tx_ms, required_min_rx_ms, multiplier, .. }) = router.bfd {
+    if let Some(BfdConfig { desired_min_tx_ms, required_min_rx_ms, multiplier, .. }) = router.sessions.bfd {
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "protocol bfd {{\n  interface \"*\" {{ min tx interval {desired_min_tx_ms} ms; \
-             min rx interval {required_min_rx_ms} ms; multiplier {multiplier}; }};\n}}\n"
+            "protocol bfd {{ interface \"*\" {{ min tx interval {desired_min_tx_ms} ms; \
+             min rx interval {required_min_rx_ms} ms; multiplier {multiplier}; }}; }}"
         );
     }
     for ipv6 in [false, true] {
         let family = family(ipv6);
-        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "protocol kernel {{ {family} {{ export where source != RTS_DEVICE; import none; }}; merge paths on limit 64; scan time 5; }}"
@@ -203,6 +202,15 @@ fn config(settings: &Settings) -> String {
         );
     }
     text
+}
+
+/// Sessions out of `show bfd sessions`: address, interface, state, and more.
+fn bfd(text: &str) -> Vec<BfdSession> {
+    let session = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some(BfdSession { address: words.next()?.parse().ok()?, state: words.nth(1)?.into() })
+    };
+    text.lines().filter_map(session).collect()
 }
 
 fn neighbors(text: &str) -> Vec<Neighbor> {
@@ -250,15 +258,6 @@ fn neighbors_named(text: &str) -> Vec<(String, Neighbor)> {
         }
     }
     found
-}
-
-/// Sessions out of `show bfd sessions`: address, interface, state, and more.
-fn bfd_sessions(text: &str) -> Vec<BfdSession> {
-    let session = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some(BfdSession { address: words.next()?.parse().ok()?, state: words.nth(1)?.into() })
-    };
-    text.lines().filter_map(session).collect()
 }
 
 /// Paths out of `show route all`: the prefix stands before its first path only, details below each.
@@ -318,7 +317,7 @@ mod tests {
         let text = "BIRD 2.0.12 ready.\nbfd1:\nIP address                Interface  State      Since         Interval  Timeout\n\
             192.168.1.1               eth1       Up         12:00:01.000    0.100    0.300\n\
             192.168.1.2               eth1       Down       12:00:02.000    1.000    0.000\n";
-        let shown: Vec<String> = bfd_sessions(text).iter().map(|s| format!("{} {}", s.address, s.state)).collect();
+        let shown: Vec<String> = bfd(text).iter().map(|s| format!("{} {}", s.address, s.state)).collect();
         assert_eq!(shown, ["192.168.1.1 Up", "192.168.1.2 Down"]);
     }
 

@@ -54,7 +54,7 @@ impl Daemon for Frr {
     fn prepare(&self, place: &Place, settings: &Settings, again: bool) -> io::Result<Vec<Program>> {
         place.write("zebra.conf", "")?;
         place.write("config", &config(settings))?;
-        let watched = settings.router.bfd;
+        let watched = settings.router.sessions.bfd;
         if let Some(watched) = watched {
             place.write("bfdd.conf", &profile(watched))?;
         }
@@ -179,7 +179,7 @@ fn session(settings: &Settings, name: &str) -> String {
     if options.extended_next_hop {
         let _ = writeln!(text, " neighbor {name} capability extended-nexthop");
     }
-    if settings.router.bfd.is_some() {
+    if settings.router.sessions.bfd.is_some() {
         let _ = writeln!(text, " neighbor {name} bfd\n neighbor {name} bfd profile {PROFILE}");
     }
     if let Some(hops) = options.ttl_security {

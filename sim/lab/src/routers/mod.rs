@@ -50,7 +50,7 @@ pub(crate) trait Daemon: Debug + Send + Sync {
     /// The rows of `gobgp global rib`, or what its own tool says of the same.
     fn rib(&self, place: &Place, ipv6: bool) -> io::Result<Vec<RibPath>>;
 
-    /// Its BFD sessions, as far as it has them.
+    /// Its BFD sessions; none if it has no BFD.
     fn bfd(&self, _place: &Place) -> io::Result<Vec<BfdSession>> {
         Ok(vec![])
     }
@@ -265,7 +265,7 @@ impl ForeignRouter {
         self.daemon.neighbors(&self.place)
     }
 
-    /// Its BFD sessions, as far as it has them.
+    /// Its BFD sessions.
     pub(crate) fn bfd(&self) -> io::Result<Vec<BfdSession>> {
         self.daemon.bfd(&self.place)
     }

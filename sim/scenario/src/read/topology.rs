@@ -150,7 +150,6 @@ impl Reader<'_> {
         let accept = self.optional(&mut fields, "accept");
         let accept = accept.map(|node| self.list(node, |reader, node| reader.number(node, 1, u32::MAX)));
         let reject = self.optional(&mut fields, "reject").map(|node| self.list(node, Self::cidr));
-        let bfd = self.optional(&mut fields, "bfd").and_then(|node| self.bfd(node));
         let gateways = self.gateways(&mut fields, Gateways::None);
         let software = self.optional(&mut fields, "software");
         let software = software.and_then(|node| self.word(node, "software", Software::NAMES));
@@ -161,7 +160,7 @@ impl Reader<'_> {
         let addresses = self.addresses(topology, fields, taken);
         let (accept, reject) = (accept.unwrap_or_default(), reject.unwrap_or_default());
         let (peers, networks) = (BTreeMap::new(), networks.unwrap_or_default());
-        Some(Router { software, peers, networks, sessions, addresses, asn: asn?, accept, reject, bfd, gateways })
+        Some(Router { software, peers, networks, sessions, addresses, asn: asn?, accept, reject, gateways })
     }
 
     /// What all sessions of a router have in common.
@@ -192,6 +191,7 @@ impl Reader<'_> {
                 read.add_path_send = send.and_then(|send| send.try_into().ok()).unwrap_or(0);
             }
         }
+        read.bfd = self.optional(fields, "bfd").and_then(|node| self.bfd(node));
         read.graceful_restart = self.optional(fields, "gracefulRestart").and_then(|node| self.duration(node));
         if let Some(node) = self.optional(fields, "maxPrefixes") {
             let span = fields.span_of("maxPrefixes");
