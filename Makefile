@@ -55,11 +55,14 @@ kernel: build
 netns: build
 	./target/release/fairway run scenarios --stage netns --quiet --may-skip scenarios/may-skip.txt
 
-# The basics with each of the routing daemons. The rest of scenarios/interop names its daemons itself, and is played by
-# netns and uml.
+# The basics with each of the routing daemons, and BFD with those that have it. The rest of scenarios/interop names its
+# daemons itself, and is played by netns and uml.
 interop: build
 	for daemon in gobgp bird frr exabgp; do \
 	  ./target/release/fairway run scenarios/interop/sessions.yaml --stage netns --quiet --routers $$daemon || exit 1; \
+	done
+	for daemon in bird frr; do \
+	  ./target/release/fairway run scenarios/bgp/bfd.yaml --stage netns --quiet --routers $$daemon || exit 1; \
 	done
 
 # On a kernel that has everything: all scenarios, and the first of them with the routers of others.

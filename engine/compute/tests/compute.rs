@@ -584,12 +584,14 @@ fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
     let mut watching = router();
     let Role::Router(config) = &mut watching.role else { panic!("not a router") };
     config.sessions.bfd = bfd;
+    config.peers = vec![RouterPeer { address: ip("192.168.1.7"), asn: 65007, password: None }];
     let (desired, _) = computed(watching, vec![]);
-    let dynamic = desired.bgp.values().find_map(|value| match value {
+    let sessions = desired.bgp.values().filter_map(|value| match value {
         bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
+        bgp::Value::Peer(peer) => Some(peer.session.bfd),
         _ => None,
     });
-    assert_eq!(dynamic, Some(Some(wanted)));
+    assert_eq!(sessions.collect::<Vec<_>>(), [Some(wanted), Some(wanted)]);
 }
 
 /// Applies ops to a table and checks that none is redundant.
