@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::conn::{Cause, Conn, End, Ours, Signal};
 use crate::neighbor::{Neighbor, Session, Settings};
 use crate::speaker::Speaker;
-use crate::wire::{Context, FAMILIES, Message, Notification, cease, code};
+use crate::wire::{Context, FAMILIES, Message, Notification, Open, cease, code};
 use crate::{ConnId, Event, Output, SessionState, Time};
 
 /// Before an OPEN was seen.
@@ -207,7 +207,7 @@ impl Speaker {
     fn signal(&mut self, now: Time, peer: IpAddr, conn: ConnId, signal: Signal) {
         match signal {
             Signal::Opened => {
-                if self.resolve_collision(peer, conn)
+                if self.resolve_collision(now, peer, conn)
                     && let Some(c) = self.neighbors.get_mut(&peer).and_then(|n| n.conn(conn))
                 {
                     c.confirm(now);
@@ -228,7 +228,10 @@ impl Speaker {
     }
 
     /// RFC 4271 section 6.8, on the receipt of an OPEN. Returns whether the connection goes on.
-    fn resolve_collision(&mut self, peer: IpAddr, conn: ConnId) -> bool {
+    ///
+    /// A neighbour that says that it restarted has no use for a session of before: its routes are kept, and the new
+    /// connection goes on (RFC 4724 section 5). A session that is younger than any restart is a collision after all.
+    fn resolve_collision(&mut self, now: Time, peer: IpAddr, conn: ConnId) -> bool {
         // RFC 6286 section 2.3: the AS decides between equal identifiers.
         let Some(own) = self.global.as_ref().map(|g| (g.router_id, g.asn)) else { return false };
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return false };
@@ -236,6 +239,14 @@ impl Speaker {
         let rival = neighbor.conns.iter().find(|c| c.id != conn && c.state >= SessionState::OpenConfirm);
         let (Some(theirs), Some(rival)) = (theirs, rival) else { return true };
         let (rival_id, rival_state) = (rival.id, rival.state);
+        if rival_state == SessionState::Established
+            && neighbor.session.as_ref().is_some_and(|s| s.conn == rival_id && s.restart.is_some())
+            && neighbor.since.is_some_and(|since| now.saturating_sub(since) >= RESTART_MIN)
+            && neighbor.conn(conn).and_then(|c| c.open.as_ref()).is_some_and(Open::says_restarted)
+        {
+            self.end(now, rival_id, End::silent("peer restarted and connected anew", Cause::Lost));
+            return self.neighbors.get_mut(&peer).and_then(|n| n.conn(conn)).is_some();
+        }
         // The connection that the side with the higher identifier dialed is kept.
         let keep_ours = own > theirs;
         let kept = matches!(conn, ConnId::Out(_)) == keep_ours;
@@ -453,6 +464,9 @@ impl Speaker {
         }
     }
 }
+
+/// No daemon comes up, ends and comes again in less.
+const RESTART_MIN: Time = Time::from_secs(5);
 
 /// TTL of our packets, and the lowest of theirs.
 fn ttls(session: &bgp::Session, external: bool) -> (Option<u8>, Option<u8>) {

@@ -547,3 +547,33 @@ fn going_away_is_announced_and_believed() {
     let prefs: Vec<_> = s.speaker.rib(Family::V4).iter().map(|p| p.attributes.local_pref).collect();
     assert_eq!(prefs, [None, Some(0)]);
 }
+
+/// RFC 4724 section 5: the old connection of a neighbour that lost power is still there when it is back.
+#[test]
+fn a_neighbour_that_restarted_replaces_its_old_session_and_keeps_its_routes() {
+    let (mut s, old, other) = filled(graceful, FIRST);
+    s.wait(secs(20));
+    let (new, _) = s.accept(ip(PEER));
+    let outs = s.say(new, &Message::Open(opens(65001, 1, BACK)));
+    assert!(outs.contains(&Out::Close(old)) && notifications(&outs, old).is_empty(), "{outs:?}");
+    assert_eq!(s.routes(), STALE);
+    let outs = s.say(new, &Message::Keepalive);
+    assert!(updates(&outs, other).is_empty(), "nobody hears of it");
+    s.say(new, &announce(attributes(&[65001]), PEER, &ALL[..1]));
+    s.say(new, &end_of_rib(Family::V4));
+    s.say(new, &end_of_rib(Family::V6));
+    assert_eq!(s.routes(), [ALL[0]]);
+}
+
+#[test]
+fn who_did_not_restart_or_knows_no_graceful_restart_replaces_nothing() {
+    let cases: [(fn(&mut Session), Says, u64); 3] = [(graceful, FIRST, 20), (plain, BACK, 20), (graceful, BACK, 1)];
+    for (change, says, age) in cases {
+        let (mut s, old, _) = filled(change, FIRST);
+        s.wait(secs(age));
+        let (new, _) = s.accept(ip(PEER));
+        let outs = s.say(new, &Message::Open(opens(65001, 1, says)));
+        assert!(outs.contains(&Out::Close(new)) && !outs.contains(&Out::Close(old)), "{outs:?}");
+        assert_eq!(s.routes(), ALL);
+    }
+}

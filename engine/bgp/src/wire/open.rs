@@ -124,6 +124,11 @@ impl Open {
         self.four_octet_as().unwrap_or(u32::from(self.asn2))
     }
 
+    /// Whether the sender says that it restarted (RFC 4724 section 3, bit R).
+    pub fn says_restarted(&self) -> bool {
+        self.capabilities.iter().any(|c| matches!(c, Capability::GracefulRestart { restarted: true, .. }))
+    }
+
     /// The AS number of the four-octet capability.
     pub fn four_octet_as(&self) -> Option<u32> {
         self.capabilities.iter().find_map(|c| match c {
