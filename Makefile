@@ -5,13 +5,16 @@
 test: deps lint build kernel unit scenarios netns uml guest
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
-PACKAGES = bc binutils bird2 bison conntrack flex gcc gobgpd iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils
+DAEMONS = bird2 exabgp frr gobgpd
+PACKAGES = bc binutils bison conntrack flex gcc iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils $(DAEMONS)
 
+# A routing daemon that was not here before shall not serve here: it would take BGP's port.
 # Besides them the Rust toolchain; rustfmt and clippy come with it.
 deps:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing && \
+	    for d in $(filter-out bird2,$(DAEMONS)) bird; do case " $$(echo $$missing)" in *" $$d"*) systemctl disable --now $$d 2>/dev/null || :;; esac; done; \
 	  else echo "make: please install: $$missing" >&2; exit 2; fi; fi
 	@cargo --version >/dev/null 2>&1 || { echo "make: cargo is not installed: install a stable Rust toolchain (1.95 or newer) first" >&2; exit 2; }
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use fairway_api::{Api, ApiConfig};
-use fairway_apiserver::{Misbehaviour, Options, Server, kubeconfig};
+use fairway_apiserver::{Authority, Misbehaviour, Options, Server, TlsError, kubeconfig};
 use ipnet::IpNet;
 
 use crate::USAGE;
@@ -26,7 +26,10 @@ pub(crate) struct Apiserver {
     /// Write a kubeconfig for this server to a file.
     #[arg(long, value_name = "FILE")]
     write_kubeconfig: Option<PathBuf>,
-    /// Refuse requests without this bearer token.
+    /// Speak HTTPS, with a certificate of an authority that is made for the occasion and stands in the kubeconfig.
+    #[arg(long)]
+    tls: bool,
+    /// Refuse requests without this bearer token; kubectl sends one only with --tls.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Cluster IP ranges, one per family, the primary family first.
@@ -69,7 +72,23 @@ impl Apiserver {
         };
         let start = Instant::now();
         let api = Arc::new(Mutex::new(Api::new(config, self.seed)));
+        let listener = TcpListener::bind(self.listen).map_err(late(format!("cannot listen on {}", self.listen)))?;
+        let address = listener.local_addr().map_err(late("the listener has no address".into()))?;
+        let mut authority = None;
+        let mut tls = None;
+        if self.tls {
+            let failed = |error: TlsError| (1, error.to_string());
+            let made = Authority::new().map_err(failed)?;
+            let mut names = vec!["localhost".to_string(), "kubernetes.default.svc".into(), address.ip().to_string()];
+            if address.ip().is_unspecified() {
+                names.extend(["127.0.0.1".into(), "::1".into()]);
+            }
+            tls = Some(made.server(&names).map_err(failed)?);
+            authority = Some(made.pem());
+        }
+        let url = format!("{}://{address}", if self.tls { "https" } else { "http" });
         let options = Options {
+            tls,
             token: self.token.clone(),
             history: self.history as usize,
             bookmark: Duration::from_secs(self.bookmark.into()),
@@ -87,13 +106,11 @@ impl Apiserver {
             }
         }
         server.misbehave(self.misbehave);
-        let listener = TcpListener::bind(self.listen).map_err(late(format!("cannot listen on {}", self.listen)))?;
-        let address = listener.local_addr().map_err(late("the listener has no address".into()))?;
         if let Some(file) = &self.write_kubeconfig {
-            let text = kubeconfig(&format!("http://{address}"), self.token.as_deref());
+            let text = kubeconfig(&url, authority.as_deref(), self.token.as_deref());
             fs::write(file, text).map_err(late(format!("cannot write {}", file.display())))?;
         }
-        let _gone = writeln!(out, "serving on http://{address}");
+        let _gone = writeln!(out, "serving on {url}");
         let _gone = out.flush();
         drop(out);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

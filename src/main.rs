@@ -10,6 +10,7 @@ mod lab;
 mod node;
 mod run;
 mod schema;
+mod status;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Apiserver(apiserver::Apiserver),
     /// What the BGP speaker of a running daemon sees, and why.
     Bgp(bgp::Bgp),
+    /// A running daemon as a whole: planes, what is pending or refused, notices.
+    Status(status::Show),
     /// Play scenarios.
     Run(run::Run),
     /// Read scenarios without playing them; every mistake is shown with its place.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Node { args } => node::run(&args),
         Command::Apiserver(command) => command.run(),
         Command::Bgp(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Kernel => lab::kernel(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fairway_bgp::{ConnId, Input};
+use fairway_bgp::{ConnId, Input, Octets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
@@ -53,8 +53,14 @@ impl Connection {
         let shared = Arc::new(Shared::default());
         let (queue, waiting) = mpsc::unbounded_channel();
         let (close, closed) = oneshot::channel();
-        let outbox =
-            Outbox { conn, events: events.clone(), waiting, current: vec![], written: 0, shared: Arc::clone(&shared) };
+        let outbox = Outbox {
+            conn,
+            events: events.clone(),
+            waiting,
+            current: Octets::default(),
+            written: 0,
+            shared: Arc::clone(&shared),
+        };
         let link = Link { conn, events, outbox, shared: Arc::clone(&shared), closed };
         (Connection { queue, shared, full: false, _close: close }, link)
     }
@@ -76,7 +82,7 @@ impl Connection {
     }
 
     /// Queues bytes.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &Octets) {
         if self.full {
             return;
         }
@@ -86,7 +92,7 @@ impl Connection {
             return;
         }
         // A connection that broke reports so by itself.
-        let _broken = self.queue.send(Item::Bytes(bytes.to_vec()));
+        let _broken = self.queue.send(Item::Bytes(bytes.clone()));
     }
 }
 
@@ -175,7 +181,7 @@ impl Link {
 /// What a task is given to do, in order.
 enum Item {
     /// To be written.
-    Bytes(Vec<u8>),
+    Bytes(Octets),
     /// To be reported.
     Drain,
     /// TTL of our packets, and the lowest of theirs.
@@ -187,7 +193,7 @@ struct Outbox {
     conn: ConnId,
     events: mpsc::Sender<Input>,
     waiting: mpsc::UnboundedReceiver<Item>,
-    current: Vec<u8>,
+    current: Octets,
     /// So much of `current` is written.
     written: usize,
     shared: Arc<Shared>,

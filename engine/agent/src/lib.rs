@@ -37,9 +37,11 @@ mod lane;
 mod readiness;
 mod serve;
 mod text;
+mod view;
 
 pub use agent::Agent;
 pub use fairway_bgp as bgp;
 pub use fairway_reconcile::Time;
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};
+pub use view::PlaneView;

@@ -25,12 +25,15 @@ use crate::wire::{
     AS_TRANS, Capability, Context, FAMILIES, Message, Notification, Open, RestartFamily, SAFI_UNICAST, StaleFamily,
     Update, afi, code,
 };
-use crate::{ConnId, SessionState, Time};
+use crate::{ConnId, Octets, SessionState, Time};
 
 /// Before the OPEN arrives (RFC 4271 section 8.2.2 suggests 4 minutes).
 const OPEN_HOLD: Time = Time::from_secs(240);
 /// A dial that the driver does not answer is given up.
 const DIAL_LIMIT: Time = Time::from_secs(30);
+
+/// Fewer octets are rather copied than shared.
+const SHARED_MIN: usize = 1024;
 
 /// What we say of ourselves, and whom we accept.
 #[derive(Clone, Debug)]
@@ -269,7 +272,8 @@ pub(crate) struct Conn {
     pub(crate) state: SessionState,
     pub(crate) open: Option<Open>,
     pub(crate) hold_s: u16,
-    /// Whole messages not yet given to the driver.
+    /// Whole messages not yet given to the driver: those in parts come first.
+    pub(crate) parts: Vec<Octets>,
     pub(crate) tx: Vec<u8>,
     /// The capabilities of our OPEN.
     pub(crate) said: Vec<Capability>,
@@ -299,6 +303,7 @@ impl Conn {
             state: SessionState::Connect,
             open: None,
             hold_s: 0,
+            parts: Vec::new(),
             tx: Vec::new(),
             said: Vec::new(),
             unsent: 0,
@@ -346,6 +351,37 @@ impl Conn {
         if self.keepalive_at.is_some() {
             self.keepalive_at = self.hold().map(|hold| now + hold / 3);
         }
+    }
+
+    /// Writes encoded messages that other connections write too.
+    pub(crate) fn send_shared(&mut self, now: Time, bytes: &Octets, count: &Messages) {
+        self.sent.add(count);
+        if bytes.len() < SHARED_MIN {
+            self.tx.extend(bytes.iter());
+        } else {
+            self.close_part();
+            self.parts.push(bytes.clone());
+        }
+        if self.keepalive_at.is_some() {
+            self.keepalive_at = self.hold().map(|hold| now + hold / 3);
+        }
+    }
+
+    fn close_part(&mut self) {
+        if !self.tx.is_empty() {
+            self.parts.push(core::mem::take(&mut self.tx).into());
+        }
+    }
+
+    /// What is to be given to the driver.
+    pub(crate) fn take(&mut self) -> Vec<Octets> {
+        self.close_part();
+        core::mem::take(&mut self.parts)
+    }
+
+    /// Octets that have not left, as far as we know.
+    pub(crate) fn waiting(&self) -> usize {
+        self.unsent + self.tx.len() + self.parts.iter().map(|p| p.len()).sum::<usize>()
     }
 
     /// Answers the OPEN.

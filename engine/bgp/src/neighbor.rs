@@ -187,6 +187,11 @@ impl Neighbor {
         matches!(self.settings, Settings::Peer(Peer { passive: false, .. })) && !self.disabled && self.locked.is_none()
     }
 
+    /// Whether we have not heard yet what becomes of the first dial.
+    pub(crate) const fn is_first_dial(&self) -> bool {
+        self.dials() && self.established == 0 && self.attempts == 0
+    }
+
     pub(crate) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.iter_mut().find(|c| c.id == id)
     }

@@ -1,4 +1,4 @@
-//! The in-memory API server ([`fairway_api`]) over HTTP.
+//! The in-memory API server ([`fairway_api`]) over HTTP and HTTPS.
 //!
 //! It answers what kubectl, the node daemon and any other client ask: discovery, lists, watches by resource version,
 //! writes and patches, with the `Status` objects of the real one. On request it misbehaves ([`Misbehaviour`]), also by
@@ -23,9 +23,11 @@ mod selector;
 mod server;
 mod status;
 mod table;
+mod tls;
 mod types;
 mod watch;
 
 pub use kubeconfig::kubeconfig;
 pub use misbehave::{Misbehaviour, UnknownMisbehaviour};
 pub use server::{Kubelets, Options, Running, Server};
+pub use tls::{Authority, Tls, TlsError};

@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fairway_api::{Api, Output, Time};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -27,9 +28,13 @@ use crate::misbehave::Misbehaviour;
 use crate::request::{Form, Query};
 use crate::rest::{Answer, Call};
 use crate::status::Refusal;
+use crate::tls::Tls;
 
 /// Largest request body in bytes, as the API server's.
 const BODY_MAX: usize = 3 << 20;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long a simulated container takes to end after it was asked to.
 const STOP: Duration = Duration::from_millis(100);
@@ -47,8 +52,10 @@ pub enum Kubelets {
 pub struct Options {
     /// Who runs the pods.
     pub kubelets: Kubelets,
-    /// Without this bearer token requests are refused.
+    /// Without this bearer token requests are refused. kubectl sends one only with TLS.
     pub token: Option<String>,
+    /// Speaks TLS.
+    pub tls: Option<Tls>,
     /// How many changes of each kind are remembered for watches.
     pub history: usize,
     /// How often a watch that wants bookmarks gets one.
@@ -62,6 +69,7 @@ impl Default for Options {
         Options {
             kubelets: Kubelets::Simulated,
             token: None,
+            tls: None,
             history: 10_000,
             bookmark: Duration::from_secs(10),
             seed: 1,
@@ -266,22 +274,34 @@ impl Server {
                 () = &mut shutdown => break,
             };
             let _kept = stream.set_nodelay(true);
-            let inner = self.0.clone();
-            let service = service_fn(move |request| {
-                let inner = inner.clone();
-                async move { answer(&inner, request).await }
-            });
-            let connection = auto::Builder::new(TokioExecutor::new());
-            let connection = graceful.watch(connection.serve_connection(TokioIo::new(stream), service).into_owned());
+            let (inner, watcher) = (self.0.clone(), graceful.watcher());
             tokio::spawn(async move {
-                // A broken connection is the client's to notice.
-                let _broken = connection.await;
+                // A broken connection, or a handshake that fails, is the client's to notice.
+                match &inner.options.tls {
+                    None => connection(inner, watcher, stream).await,
+                    Some(tls) => {
+                        let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor.accept(stream)).await;
+                        if let Ok(Ok(stream)) = handshake {
+                            connection(inner.clone(), watcher, stream).await;
+                        }
+                    }
+                }
             });
         }
         self.disconnect();
         let _patience = tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await;
         Ok(())
     }
+}
+
+/// Serves one connection, HTTP/1.1 or 2.
+async fn connection(inner: Arc<Inner>, watcher: Watcher, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let service = service_fn(move |request| {
+        let inner = inner.clone();
+        async move { answer(&inner, request).await }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let _broken = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await;
 }
 
 /// A server on a thread of its own; it ends when this is dropped, as abruptly as a process that is killed.
@@ -450,21 +470,33 @@ fn control(inner: &Inner, method: &Method, path: &str, body: &[u8]) -> Result<Re
     }
 }
 
+/// The body of a request. One that is too large is read nevertheless, or the client would not see why it is refused;
+/// but one that does not end is cut off.
+async fn body(mut body: Incoming) -> Result<Vec<u8>, Refusal> {
+    let (mut bytes, mut length) = (vec![], 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::bad(format!("the body cannot be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= BODY_MAX {
+            bytes.extend_from_slice(&data);
+        } else if length > 16 * BODY_MAX {
+            break;
+        }
+    }
+    if length > BODY_MAX {
+        return Err(Refusal::new(413, "RequestEntityTooLarge", format!("limit is {BODY_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
 async fn act(inner: &Arc<Inner>, request: Request<Incoming>, path: &str) -> Result<Response<Content>, Refusal> {
     let method = request.method().clone();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let form = Form::parse(header(&request, &ACCEPT));
     let content_type = header(&request, &CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_string();
     let host = header(&request, &hyper::header::HOST).to_string();
-    let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
-    let body = body.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            Refusal::new(413, "RequestEntityTooLarge", format!("limit is {BODY_MAX} bytes"))
-        } else {
-            Refusal::bad(format!("the body cannot be read: {error}"))
-        }
-    })?;
-    let body = body.to_bytes();
+    let body = body(request.into_body()).await?;
     if path.starts_with("/fairway/") {
         return control(inner, &method, path, &body);
     }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Cluster, NODE};
-use fairway_apiserver::{Options, kubeconfig};
+use fairway_apiserver::{Authority, Options, kubeconfig};
 use serde_json::Value;
 
 /// kubectl with a configuration and a cache of its own.
@@ -37,6 +37,10 @@ impl Drop for Background {
 impl Kubectl {
     /// `None` where there is no kubectl.
     fn start(options: Options) -> Option<Kubectl> {
+        Self::start_as(options, None)
+    }
+
+    fn start_as(options: Options, authority: Option<&Authority>) -> Option<Kubectl> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         if Command::new("kubectl").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: there is no kubectl on this machine");
@@ -48,8 +52,10 @@ impl Kubectl {
         let token = options.token.clone();
         let cluster = Cluster::start(options);
         cluster.apply(NODE);
-        let url = format!("http://{}", cluster.address());
-        fs::write(folder.join("config"), kubeconfig(&url, token.as_deref())).expect("a kubeconfig");
+        let scheme = if authority.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", cluster.address());
+        let pem = authority.map(Authority::pem);
+        fs::write(folder.join("config"), kubeconfig(&url, pem.as_deref(), token.as_deref())).expect("a kubeconfig");
         Some(Kubectl { folder, cluster })
     }
 
@@ -288,6 +294,30 @@ fn a_watching_get_sees_every_change() {
     assert_eq!(next(), ["MODIFIED", "web", "NodePort"]);
     kubectl.run("delete service web");
     assert_eq!(next(), ["DELETED", "web", "NodePort"]);
+}
+
+#[test]
+fn over_tls_a_token_is_asked_for() {
+    let authority = Authority::new().expect("an authority");
+    let tls = Some(authority.server(&["127.0.0.1".into()]).expect("a certificate"));
+    let options = Options { token: Some("secret".into()), tls, ..Options::default() };
+    let Some(kubectl) = Kubectl::start_as(options, Some(&authority)) else { return };
+    assert_eq!(kubectl.run("get nodes -o name"), "node/vm-1");
+    kubectl.with("apply -f -", SERVICE);
+    let watch = kubectl.command("get services -w -o name --request-timeout=0").stdout(Stdio::piped()).spawn();
+    let mut watch = watch.map(Background).expect("kubectl get -w");
+    let mut lines = BufReader::new(watch.0.stdout.take().expect("stdout")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "service/web");
+    kubectl.run("label service web a=b");
+    assert_eq!(lines.next().expect("a line").expect("text"), "service/web");
+    let refused = kubectl.try_with("get nodes --token=wrong", "").expect_err("another token");
+    assert!(refused.contains("Unauthorized") || refused.contains("credentials"), "{refused}");
+    // Another authority's server is not believed.
+    let other = Authority::new().expect("an authority").pem();
+    let url = format!("https://{}", kubectl.cluster.address());
+    fs::write(kubectl.folder.join("config"), kubeconfig(&url, Some(&other), Some("secret"))).expect("a kubeconfig");
+    let refused = kubectl.try_with("get nodes", "").expect_err("another authority");
+    assert!(refused.contains("certificate"), "{refused}");
 }
 
 #[test]

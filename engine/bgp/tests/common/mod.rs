@@ -199,7 +199,7 @@ impl Net {
                     let local = self.nodes[node].address;
                     self.later(at, Later::Dialed { end: (node, conn), local, remote });
                 }
-                Output::Send { conn, bytes } => self.send((node, conn), bytes),
+                Output::Send { conn, bytes } => self.send((node, conn), bytes.to_vec()),
                 Output::Limit { .. } | Output::Password { .. } => {}
                 Output::Drain { conn } => {
                     self.drains += 1;
