@@ -1,6 +1,6 @@
 //! Pods: scheduling, addresses, and the life the kubelet and the Deployment give them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairway_objects::Protocol;
@@ -48,6 +48,20 @@ pub(crate) struct Pods {
     /// Last address given on each node, so that one is not given again at once.
     cursors: BTreeMap<(String, IpNet), u64>,
     made: u64,
+    /// How many pods have an address.
+    used: BTreeMap<IpAddr, u32>,
+    /// How many pods each node has, those that end left out.
+    load: BTreeMap<String, usize>,
+}
+
+/// Counts one less; what nobody has is forgotten.
+fn less<K: Ord, N: Copy + PartialEq + From<bool> + std::ops::SubAssign>(counts: &mut BTreeMap<K, N>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= N::from(true);
+        if *count == N::from(false) {
+            counts.remove(key);
+        }
+    }
 }
 
 impl Pods {
@@ -62,6 +76,52 @@ impl Pods {
 
     fn get_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Pod> {
         self.all.get_mut(&(namespace.into(), name.into()))
+    }
+
+    /// How many pods a node has, those that end left out.
+    fn load(&self, node: &str) -> usize {
+        self.load.get(node).copied().unwrap_or(0)
+    }
+
+    /// A pod gets its node.
+    fn place(&mut self, namespace: &str, name: &str, node: &str) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        pod.node = node.into();
+        if !pod.deleting {
+            *self.load.entry(node.into()).or_default() += 1;
+        }
+    }
+
+    /// A pod gets addresses.
+    fn set_ips(&mut self, namespace: &str, name: &str, ips: Vec<IpNet>) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        let before = std::mem::replace(&mut pod.ips, ips.clone());
+        for ip in ips {
+            *self.used.entry(ip.addr()).or_default() += 1;
+        }
+        for ip in before {
+            less(&mut self.used, &ip.addr());
+        }
+    }
+
+    /// A pod ends.
+    fn end(&mut self, namespace: &str, name: &str, grace: Time) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        pod.grace = grace;
+        if !std::mem::replace(&mut pod.deleting, true) {
+            let node = pod.node.clone();
+            less(&mut self.load, &node);
+        }
+    }
+
+    /// A pod is gone.
+    fn remove(&mut self, namespace: &str, name: &str) -> Option<Pod> {
+        self.set_ips(namespace, name, vec![]);
+        let pod = self.all.remove(&(namespace.to_string(), name.to_string()))?;
+        if !pod.deleting {
+            less(&mut self.load, &pod.node);
+        }
+        Some(pod)
     }
 }
 
@@ -97,10 +157,7 @@ impl Api {
             .pods
             .in_namespace(namespace)
             .filter(|(_, p)| p.deployment.as_deref() == Some(name) && !p.deleting)
-            .map(|(pod, p)| {
-                let beside = self.pods.all.values().filter(|o| o.node == p.node && !o.deleting).count();
-                (pod.to_string(), p.is_ready(), beside)
-            })
+            .map(|(pod, p)| (pod.to_string(), p.is_ready(), self.pods.load(&p.node)))
             .collect();
         let have = of.len() as u64;
         if have > wanted {
@@ -217,19 +274,16 @@ impl Api {
         }
         let at = key("Pod", namespace, name);
         let chosen = self.store.value(&at).and_then(|v| text(v, "/spec/nodeName")).map(String::from);
-        let count = |node: &str| self.pods.all.values().filter(|p| p.node == node && !p.deleting).count();
         let best = chosen.filter(|n| self.nodes.contains_key(n)).or_else(|| {
             let usable = self.nodes.iter().filter(|(_, n)| n.ready && !n.cordoned && !n.pod_cidrs.is_empty());
-            usable.map(|(name, _)| (count(name), name)).min().map(|(_, name)| name.clone())
+            usable.map(|(name, _)| (self.pods.load(name), name)).min().map(|(_, name)| name.clone())
         });
         // Without a node the pod waits; every change of a node tries again.
         let Some(node) = best else { return };
         let cidrs = self.nodes.get(&node).map(|n| n.pod_cidrs.clone()).unwrap_or_default();
         let ips: Vec<IpNet> = cidrs.iter().filter_map(|cidr| self.pod_ip(&node, *cidr)).collect();
-        if let Some(pod) = self.pods.get_mut(namespace, name) {
-            pod.node = node.clone();
-            pod.ips = ips;
-        }
+        self.pods.place(namespace, name, &node);
+        self.pods.set_ips(namespace, name, ips);
         if let Some(mut value) = self.store.value(&at).cloned() {
             crate::merge(&mut value, &json!({"spec": {"nodeName": node}}));
             self.store_value(now, &at, value);
@@ -240,7 +294,6 @@ impl Api {
 
     /// host-local's way: from the second address on, in a circle.
     fn pod_ip(&mut self, node: &str, cidr: IpNet) -> Option<IpNet> {
-        let used: BTreeSet<IpAddr> = self.pods.all.values().flat_map(|p| &p.ips).map(IpNet::addr).collect();
         let size = 1u64.checked_shl((cidr.max_prefix_len() - cidr.prefix_len()).into()).unwrap_or(u64::MAX);
         let cursor = self.pods.cursors.entry((node.into(), cidr)).or_insert(1);
         // The network's own address, the gateway and the broadcast address are not given out.
@@ -248,7 +301,7 @@ impl Api {
         for _ in 0..last.min(1 << 16) {
             *cursor = if *cursor >= last { 2 } else { *cursor + 1 };
             if let Some(ip) = nth(cidr.trunc(), *cursor)
-                && !used.contains(&ip)
+                && !self.pods.used.contains_key(&ip)
             {
                 return IpNet::new(ip, cidr.prefix_len()).ok();
             }
@@ -306,7 +359,7 @@ impl Api {
 
     /// The pod's processes ended and its sandbox is gone.
     pub fn pod_stopped(&mut self, now: Time, namespace: &str, name: &str) {
-        let Some(pod) = self.pods.all.remove(&(namespace.to_string(), name.to_string())) else { return };
+        let Some(pod) = self.pods.remove(namespace, name) else { return };
         self.remove_value(now, &key("Pod", namespace, name));
         self.sync_services_of(now, namespace, &pod.labels);
         if let Some(deployment) = pod.deployment {
@@ -325,13 +378,12 @@ impl Api {
         let path = "/spec/terminationGracePeriodSeconds";
         let own = self.store.value(&at).and_then(|v| v.pointer(path)).and_then(Value::as_u64).unwrap_or(GRACE_S);
         let grace = grace.unwrap_or(Time::from_secs(own));
-        let Some(pod) = self.pods.get_mut(namespace, name) else { return };
+        let Some(pod) = self.pods.get(namespace, name) else { return };
         if pod.deleting && !grace.is_zero() {
             return;
         }
-        pod.deleting = true;
-        pod.grace = grace;
         let (node, started, deployment) = (pod.node.clone(), pod.started, pod.deployment.clone());
+        self.pods.end(namespace, name, grace);
         if started {
             self.pod_changed(now, namespace, name);
             self.outputs.push_back(Output::StopPod { namespace: namespace.into(), name: name.into(), node, grace });
@@ -385,23 +437,27 @@ impl Api {
         let ips: Vec<IpAddr> = list(&value, "/status/podIPs").filter_map(|ip| text(ip, "/ip")?.parse().ok()).collect();
         let Some(pod) = self.pods.get_mut(namespace, name) else { return };
         let before = std::mem::replace(&mut pod.labels, labels(&value, "/metadata/labels"));
+        // Also the kubelet of somebody else may run a pod, and say which addresses it has.
+        let other = running && !ips.is_empty() && !ips.iter().copied().eq(pod.ips.iter().map(IpNet::addr));
+        let nets: Vec<IpNet> = ips
+            .iter()
+            .map(|ip| {
+                let known = pod.ips.iter().find(|net| net.addr().is_ipv4() == ip.is_ipv4());
+                known.and_then(|net| IpNet::new(*ip, net.prefix_len()).ok()).unwrap_or(IpNet::from(*ip))
+            })
+            .collect();
         if running {
-            // Also the kubelet of somebody else may run a pod.
-            if !ips.iter().eq(pod.ips.iter().map(IpNet::addr).collect::<Vec<_>>().iter()) && !ips.is_empty() {
-                let prefix = |ip: &IpAddr| pod.ips.iter().find(|net| net.addr().is_ipv4() == ip.is_ipv4());
-                let nets = ips.iter().map(|ip| {
-                    let length = prefix(ip).map_or(if ip.is_ipv4() { 32 } else { 128 }, IpNet::prefix_len);
-                    IpNet::new(*ip, length).unwrap_or(IpNet::from(*ip))
-                });
-                pod.ips = nets.collect();
-            }
             pod.started = true;
             if let Some(ready) = ready {
                 pod.probed |= ready;
                 pod.healthy = ready;
             }
         }
-        if before != pod.labels {
+        let moved = before != pod.labels;
+        if other {
+            self.pods.set_ips(namespace, name, nets);
+        }
+        if moved {
             self.sync_services_of(now, namespace, &before);
         }
         self.schedule_pod(now, namespace, name);
@@ -418,8 +474,8 @@ impl Api {
         };
         let services: Vec<Key> = self
             .store
-            .of_kind("Service")
-            .filter(|(k, s)| k.1 == namespace && selects(&s.value))
+            .of_namespace("Service", namespace, "")
+            .filter(|(_, s)| selects(&s.value))
             .map(|(k, _)| k.clone())
             .collect();
         for (_, namespace, name) in services {

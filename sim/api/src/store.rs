@@ -1,6 +1,7 @@
 //! Objects by kind, namespace and name, with the version and the decoded form of each, and what changed lately.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairway_objects::{Delta, ObjectKey};
@@ -56,11 +57,46 @@ struct History {
     compacted: u64,
 }
 
+/// What services have of what only one can have.
+#[derive(Debug, Default)]
+pub(crate) struct Allocated {
+    ips: BTreeMap<IpAddr, u32>,
+    ports: BTreeMap<u16, u32>,
+}
+
+/// Cluster addresses of a service.
+fn service_ips(service: &Value) -> impl Iterator<Item = IpAddr> {
+    list(service, "/spec/clusterIPs").filter_map(|v| v.as_str()?.parse().ok())
+}
+
+/// Node ports of a service.
+fn service_ports(service: &Value) -> impl Iterator<Item = u16> {
+    list(service, "/spec/ports").filter_map(|p| p.get("nodePort")?.as_u64()?.try_into().ok())
+}
+
+impl Allocated {
+    /// A service is stored (`true`), or no longer.
+    fn count(&mut self, service: &Value, there: bool) {
+        fn one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K, there: bool) {
+            if there {
+                *counts.entry(key).or_default() += 1;
+            } else if counts.get(&key).is_some_and(|n| *n > 1) {
+                counts.entry(key).and_modify(|n| *n -= 1);
+            } else {
+                counts.remove(&key);
+            }
+        }
+        service_ips(service).for_each(|ip| one(&mut self.ips, ip, there));
+        service_ports(service).for_each(|port| one(&mut self.ports, port, there));
+    }
+}
+
 /// The store.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     objects: BTreeMap<Key, Stored>,
     version: u64,
+    allocated: Allocated,
     /// Seconds from 1970 to the start of the cluster.
     epoch_s: u64,
     /// How many changes of each kind are remembered.
@@ -165,6 +201,42 @@ impl Store {
         self.objects.range(from..).take_while(move |(key, _)| key.0 == kind)
     }
 
+    /// The first of some cluster addresses, which ascend, that no service but one has.
+    pub(crate) fn free_ip(&self, candidates: impl IntoIterator<Item = IpAddr>, except: &Key) -> Option<IpAddr> {
+        let own: Vec<IpAddr> = self.value(except).into_iter().flat_map(service_ips).collect();
+        let mut candidates = candidates.into_iter().peekable();
+        let first = *candidates.peek()?;
+        // Both ascend, so one pass does, however many are given away.
+        let mut used = self.allocated.ips.range(first..).peekable();
+        candidates.find(|ip| {
+            while used.peek().is_some_and(|(given, _)| *given < ip) {
+                used.next();
+            }
+            let others = |n: u32| n as usize > own.iter().filter(|o| *o == ip).count();
+            !used.peek().is_some_and(|(given, n)| *given == ip && others(**n))
+        })
+    }
+
+    /// As [`Store::free_ip`], of node ports.
+    pub(crate) fn free_port(&self, mut candidates: impl Iterator<Item = u16>, except: &Key) -> Option<u16> {
+        let own: Vec<u16> = self.value(except).into_iter().flat_map(service_ports).collect();
+        let others = |port: &u16, n: u32| n as usize > own.iter().filter(|o| *o == port).count();
+        candidates.find(|port| !self.allocated.ports.get(port).is_some_and(|n| others(port, *n)))
+    }
+
+    /// Objects of a kind in a namespace whose names begin with a text, by name.
+    pub(crate) fn of_namespace(
+        &self,
+        kind: &str,
+        namespace: &str,
+        prefix: &str,
+    ) -> impl Iterator<Item = (&Key, &Stored)> {
+        let from = (kind.to_string(), namespace.to_string(), prefix.to_string());
+        let (kind, namespace, prefix) = from.clone();
+        let same = move |key: &Key| key.0 == kind && key.1 == namespace && key.2.starts_with(&prefix);
+        self.objects.range(from..).take_while(move |(key, _)| same(key))
+    }
+
     /// Keys of everything in a namespace.
     pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Key> {
         self.objects.keys().filter(|k| k.1 == namespace).cloned().collect()
@@ -203,6 +275,10 @@ impl Store {
         let applied = old.and_then(|o| o.applied.clone());
         let before = old.map(|o| o.value.clone());
         let value = Arc::new(value);
+        if key.0 == "Service" {
+            before.iter().for_each(|before| self.allocated.count(before, false));
+            self.allocated.count(&value, true);
+        }
         self.remember(key, before, value.clone(), false);
         self.objects.insert(key.clone(), Stored { value, delta, applied });
         true
@@ -269,6 +345,9 @@ impl Store {
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Stored> {
         let removed = self.objects.remove(key)?;
         self.version += 1;
+        if key.0 == "Service" {
+            self.allocated.count(&removed.value, false);
+        }
         let mut last = (*removed.value).clone();
         if let Some(metadata) = last.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".into(), json!(self.version.to_string()));

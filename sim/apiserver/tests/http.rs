@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{Cluster, NODE, Reply, Watch, call, config_map};
-use fairway_apiserver::{Misbehaviour, Options};
+use fairway_api::Output;
+use fairway_apiserver::{Kubelets, Misbehaviour, Options};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -422,6 +423,36 @@ fn misbehaviour_does_what_it_says() {
     drop(cluster);
     assert!(watch.next().is_err());
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn whoever_runs_the_pods_keeps_the_clock_and_hears_of_writes() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let kubelets = Kubelets::Elsewhere(Box::new(move || {
+        let _gone = tell.send(());
+    }));
+    let cluster = Cluster::start(Options { kubelets, ..Options::default() });
+    cluster.apply(NODE);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    cluster.get("/api/v1/pods").ok(200);
+    assert!(told.try_recv().is_err(), "reading changes nothing");
+    cluster.send("POST", "/api/v1/namespaces/default/pods", &pod).ok(201);
+    told.recv_timeout(Duration::from_secs(30)).expect("a write is told");
+    let mut watch = cluster.watch("/api/v1/pods?watch=1");
+    assert_eq!(watch.short(), "ADDED p");
+    // An hour later, as this clock says.
+    let later = Duration::from_secs(3600);
+    let started = {
+        let mut api = cluster.server.api();
+        api.handle(later);
+        let Some(Output::StartPod(start)) = api.poll() else { panic!("a pod is to be started") };
+        api.pod_started(later, &start.namespace, &start.name);
+        start.name
+    };
+    assert_eq!(started, "p");
+    cluster.server.changed();
+    let running = watch.next().expect("an event").expect("a state");
+    assert_eq!(running["object"]["status"]["phase"], "Running");
 }
 
 #[test]
