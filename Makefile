@@ -1,12 +1,12 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit scenarios kernel netns uml guest lint bench bench-kernel deps
+.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp deps
 
-test: deps lint build kernel unit scenarios netns uml guest
+test: deps lint build kernel unit fuzz scenarios netns interop uml guest
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
 DAEMONS = bird2 exabgp frr gobgpd
-PACKAGES = bc binutils bison conntrack flex gcc iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils $(DAEMONS)
+PACKAGES = bc binutils bison conntrack flex g++ gcc iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils $(DAEMONS)
 
 # A routing daemon that was not here before shall not serve here: it would take BGP's port.
 # Besides them the Rust toolchain; rustfmt and clippy come with it.
@@ -30,6 +30,19 @@ build:
 unit:
 	cargo test --workspace --locked
 
+# Every decoder of the BGP speaker, and whole sessions, under libFuzzer for a moment. FUZZ_S=600 hunts. What it finds is
+# in target/fuzz/; an input that broke something belongs into the corpus.
+FUZZ_S = 2
+FUZZ_TARGETS = message open capabilities update attributes notification refresh session
+fuzz:
+	cd engine/bgp/fuzz && cargo fmt --check && cargo build --release --locked
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/fuzz/corpus/$$target && \
+	  target/fuzz/x86_64-unknown-linux-gnu/release/$$target -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=1024 \
+	    -artifact_prefix=target/fuzz/$$target- target/fuzz/corpus/$$target engine/bgp/fuzz/corpus/$$target \
+	    > target/fuzz/$$target.log 2>&1 || { tail -50 target/fuzz/$$target.log; exit 1; }; \
+	  tail -1 target/fuzz/$$target.log | sed "s/^/$$target: /"; done
+
 # Every scenario in the simulated cluster, each with several seeds, as the README runs one.
 scenarios: build
 	./target/release/fairway run scenarios --seeds 5 --quiet --junit target/scenarios.xml
@@ -41,6 +54,13 @@ kernel: build
 # On this machine's kernel, as far as it goes.
 netns: build
 	./target/release/fairway run scenarios --stage netns --quiet --may-skip scenarios/may-skip.txt
+
+# The basics with each of the routing daemons. The rest of scenarios/interop names its daemons itself, and is played by
+# netns and uml.
+interop: build
+	for daemon in gobgp bird frr exabgp; do \
+	  ./target/release/fairway run scenarios/interop/sessions.yaml --stage netns --quiet --routers $$daemon || exit 1; \
+	done
 
 # On a kernel that has everything: all scenarios, and the first of them with the routers of others.
 uml: build kernel
@@ -57,7 +77,11 @@ guest: build kernel
 
 bench:
 	cargo build --release --locked
-	cargo bench --locked -p fairway-benches --bench compute --bench scenario
+	cargo bench --locked -p fairway-benches --bench compute --bench scenario --bench wire
+
+# Against other BGP daemons, those that are installed (bird2, gobgpd, frr), on this machine; as root.
+bench-bgp:
+	cargo bench --locked -p fairway-benches --bench bgp
 
 # Against the usual tools, in the lab's kernel.
 bench-kernel: kernel

@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("backends/admin", &["engine/bgp", "engine/desired"]),
+    ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
@@ -34,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "backends/node",
         &[
             "backends/admin",
+            "backends/bfd",
             "backends/bgp",
             "backends/filter",
             "backends/ipvs",
@@ -46,7 +48,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("backends/route", &["backends/netlink", "engine/desired"]),
     ("benches", &["engine/objects"]),
-    ("engine/agent", &["engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"]),
+    (
+        "engine/agent",
+        &["engine/bfd", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"],
+    ),
+    ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
     ("engine/decode", &["engine/objects"]),
@@ -99,11 +105,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["."]),
     ("axum", &["backends/node"]),
+    ("hyper", &["sim/apiserver"]),
     ("k8s-openapi", &["engine/decode", "sim/api", "sim/apiserver", "sim/oracle"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
-    ("hyper", &["sim/apiserver"]),
-    ("tokio", &[".", "backends/admin", "backends/bgp", "backends/node", "sim/apiserver", "sim/lab", "sim/mconnect"]),
+    (
+        "tokio",
+        &[
+            ".",
+            "backends/admin",
+            "backends/bfd",
+            "backends/bgp",
+            "backends/node",
+            "sim/apiserver",
+            "sim/lab",
+            "sim/mconnect",
+        ],
+    ),
     ("tonic", &["backends/admin"]),
 ];
 
@@ -111,8 +129,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const IMPURE: &[&str] = &["tokio", "mio", "socket2", "rand", "getrandom", "chrono", "time", "libc", "nix", "rustix"];
 
 /// Crates whose whole tree is `no_std`; `decode` reads JSON with std but does no I/O.
-const PURE: &[&str] =
-    &["engine/agent", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"];
+const PURE: &[&str] = &[
+    "engine/agent",
+    "engine/bfd",
+    "engine/bgp",
+    "engine/compute",
+    "engine/desired",
+    "engine/objects",
+    "engine/reconcile",
+];
 
 fn metadata() -> Metadata {
     // Not offline: a build fetches only this platform's crates, the metadata names those of all.

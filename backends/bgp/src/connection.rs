@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fairway_bgp::{ConnId, Input, Octets};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -136,13 +136,12 @@ impl Link {
         let Link { conn, events, mut outbox, shared, closed } = self;
         // Only slower if it fails: the kernel then holds small messages back.
         let _slower = stream.set_nodelay(true);
-        let (mut reader, mut writer) = stream.split();
-        let mut buffer = vec![0; READ];
+        let (reader, mut writer) = stream.split();
         let talk = async {
             let read = async {
-                while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+                while let Ok(bytes) = receive(&reader).await {
                     // Waiting for room here slows down a peer that sends faster than we think.
-                    if events.send(Input::Received { conn, bytes: buffer[..count].to_vec() }).await.is_err() {
+                    if bytes.is_empty() || events.send(Input::Received { conn, bytes }).await.is_err() {
                         return;
                     }
                 }
@@ -173,8 +172,24 @@ impl Link {
             }
         };
         // Bytes left unread would turn the end into a reset, and a reset takes from the peer what it has not read yet.
-        let drain = async { while let Ok(1..) = reader.read(&mut buffer).await {} };
+        let drain = async { while receive(&reader).await.is_ok_and(|bytes| !bytes.is_empty()) {} };
         let _late = timeout(FLUSH, async { tokio::join!(flush, drain) }).await;
+    }
+}
+
+/// Bytes as they come, none at the end. A connection that has nothing to say holds no buffer.
+async fn receive(reader: &ReadHalf<'_>) -> io::Result<Vec<u8>> {
+    loop {
+        reader.readable().await?;
+        let mut bytes = Vec::with_capacity(READ);
+        match reader.try_read_buf(&mut bytes) {
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                return Ok(bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

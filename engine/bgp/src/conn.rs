@@ -20,6 +20,7 @@ use fairway_desired::Family;
 use fairway_desired::bgp::{self, Families};
 
 use crate::neighbor::Restart;
+use crate::restart::Since;
 use crate::view::Messages;
 use crate::wire::{
     AS_TRANS, Capability, Context, FAMILIES, Message, Notification, Open, RestartFamily, SAFI_UNICAST, StaleFamily,
@@ -44,8 +45,8 @@ pub(crate) struct Ours {
     /// AS numbers the other side may have; empty: any.
     pub(crate) asns: Vec<u32>,
     pub(crate) session: bgp::Session,
-    /// We have just restarted, and our forwarding state stands.
-    pub(crate) restarted: bool,
+    /// Since we last had a session.
+    pub(crate) since: Since,
 }
 
 impl Ours {
@@ -64,9 +65,9 @@ impl Ours {
         }
         capabilities.push(Capability::ExtendedMessage);
         if let Some(gr) = self.session.graceful_restart {
-            let forwarding = self.restarted;
+            let Since { restarted, forwarding } = self.since;
             capabilities.push(Capability::GracefulRestart {
-                restarted: self.restarted,
+                restarted,
                 notification: true,
                 time_s: gr.time_s,
                 families: self
@@ -83,7 +84,7 @@ impl Ours {
         }
         capabilities.push(Capability::EnhancedRefresh);
         if let Some(gr) = self.session.graceful_restart.filter(|gr| gr.long_lived_s > 0) {
-            let (forwarding, time_s) = (self.restarted, gr.long_lived_s);
+            let (forwarding, time_s) = (self.since.forwarding, gr.long_lived_s);
             capabilities.push(Capability::LongLived(
                 self.families().map(|f| StaleFamily { afi: afi(f), safi: SAFI_UNICAST, forwarding, time_s }).collect(),
             ));
@@ -392,20 +393,24 @@ impl Conn {
         self.send(now, &Message::Keepalive);
     }
 
-    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, bytes: Vec<u8>) {
         if self.read == self.rx.len() {
-            self.rx.clear();
+            self.rx = bytes;
             self.read = 0;
+        } else {
+            self.rx.extend(bytes);
         }
-        self.rx.extend(bytes);
     }
 
     /// Reads one message; `None`: there is no complete one.
     pub(crate) fn step(&mut self, now: Time, ours: &Ours) -> Result<Option<Signal>, End> {
         let unread = self.rx.get(self.read..).unwrap_or_default();
         let Some((message, len)) = Message::decode(unread, self.rx_context)? else {
-            self.rx.drain(..self.read);
-            self.read = 0;
+            if self.read > 0 {
+                // What is left is the beginning of one message; the memory of many is not kept.
+                self.rx = unread.to_vec();
+                self.read = 0;
+            }
             return Ok(None);
         };
         self.got.count(unread.get(..len).unwrap_or_default());

@@ -38,6 +38,9 @@ const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// RFC 1997: not to external neighbours, confederation members included.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
+/// RFC 4360 section 2: this bit of the type means that the community does not leave the AS.
+const NOT_TRANSITIVE: u8 = 0x40;
+
 /// So many octets may be on their way to a neighbour; more routes are encoded when they have left.
 const WINDOW: usize = 256 << 10;
 /// So many routes are encoded at once.
@@ -84,6 +87,8 @@ pub(crate) struct Group {
     all_pending: bool,
     /// What export made of attributes, as long as nothing changes that it depends on.
     rewrites: HashMap<Rewrite, Shared, BuildHasherDefault<Mixer>>,
+    /// The last of them: routes come in runs of equal attributes.
+    last: Option<(Rewrite, Shared)>,
 }
 
 /// So many results of export are kept.
@@ -117,13 +122,14 @@ impl Group {
 
     /// Marks the attributes of all routes; what export made of others is forgotten.
     pub(crate) fn mark_attributes(&mut self, marks: &mut Marks) {
-        self.rewrites.clear();
+        self.forget_rewrites();
         self.out.mark_attributes(marks);
     }
 
     /// Policies or settings changed.
     pub(crate) fn forget_rewrites(&mut self) {
         self.rewrites.clear();
+        self.last = None;
     }
 
     fn pend(&mut self, net: NetId) {
@@ -259,6 +265,7 @@ impl Speaker {
             pending_paths: BTreeSet::new(),
             all_pending: true,
             rewrites: HashMap::default(),
+            last: None,
         };
         let id = match self.groups.iter().position(Option::is_none) {
             Some(free) => {
@@ -313,30 +320,39 @@ impl Speaker {
         if self.group(old).is_some_and(|g| g.key == key) {
             return;
         }
-        // It reads all that is left in the old group. The change is rare, so the window may be passed over.
-        self.evaluate_group(old);
-        let Some(mut left) = self.groups.get_mut(old as usize).and_then(Option::take) else { return };
-        self.pump(now, &mut left, source, usize::MAX, &mut BTreeMap::new());
-        left.members.remove(&source);
-        self.groups[old as usize] = Some(left);
         let id = self.group_of(key);
         self.dirty_groups.insert(old);
         self.evaluate_group(id);
         let (Some(left), Some(joined)) = (self.group(old), self.group(id)) else { return };
-        let told = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
+        let Some(member) = left.members.get(&source) else { return };
+        // What is unread in the old group is not sent any more: it may be what is forbidden from now on. So it is only
+        // known what the member may have been told. The change is rare: better something twice, and the window may be
+        // passed over.
+        let up_to_date = member.position == left.out.next_seq() && member.dumps.is_empty();
+        let route = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
         let units: BTreeSet<Unit> = left.out.all().chain(joined.out.all()).map(|(unit, _)| unit).collect();
         let mut batch = Batch::default();
         for unit in units {
-            match (told(left, unit), told(joined, unit)) {
-                (Some(old), Some(new)) if old == new => {}
+            match (route(left, unit), route(joined, unit)) {
+                (Some(old), Some(new)) if up_to_date && old == new => {}
                 (_, Some(new)) => batch.announce.push((new, unit)),
                 (Some(_), None) => batch.withdraw.push(unit),
+                (None, None) if !up_to_date && left.out.get(unit).is_some() => batch.withdraw.push(unit),
                 (None, None) => {}
             }
         }
+        // Of a family that was on its way only the end is missing now; one that was asked for once more begins anew.
+        let again = |d: &Dump| Dump {
+            family: d.family,
+            cursor: if d.refresh { 0 } else { unit(NetId::MAX, 0) },
+            begun: false,
+            refresh: d.refresh,
+        };
+        let dumps = member.dumps.iter().map(again).collect();
         let bytes = batch.encode(&self.table, joined.key.tx);
         let position = joined.out.next_seq();
-        let member = Member { address: peer, position, dumps: VecDeque::new() };
+        let member = Member { address: peer, position, dumps };
+        self.leave(source, old);
         if let Some(group) = self.groups.get_mut(id as usize).and_then(Option::as_mut) {
             group.members.insert(source, member);
         }
@@ -472,7 +488,11 @@ impl Speaker {
         let accepted = route.accepted?;
         let (index, next_hop, originator) = (leave.verdict.index, leave.next_hop, leave.originator);
         let rewrite = (accepted, index, next_hop, originator, from == OWN);
+        if let Some((_, known)) = group.last.filter(|(last, _)| *last == rewrite) {
+            return Some((known, from));
+        }
         if let Some(known) = group.rewrites.get(&rewrite) {
+            group.last = Some((rewrite, *known));
             return Some((*known, from));
         }
         let mut new = self.table.attributes[accepted].attributes.clone();
@@ -485,6 +505,8 @@ impl Speaker {
             }
             new.originator = None;
             new.cluster_list.clear();
+            // RFC 4360 section 6: those that are not transitive stay in the AS.
+            new.ext_communities.retain(|c| c[0] & NOT_TRANSITIVE == 0);
         }
         for unknown in &mut new.unknown {
             unknown.partial = true;
@@ -508,6 +530,7 @@ impl Speaker {
             group.rewrites.clear();
         }
         group.rewrites.insert(rewrite, new);
+        group.last = Some((rewrite, new));
         Some((new, from))
     }
 

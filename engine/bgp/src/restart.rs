@@ -1,7 +1,6 @@
 //! Graceful restart (RFC 4724, 8538) and its long-lived form (RFC 9494): routes of neighbours that are away for a
 //! moment, and what we say when it was us.
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -16,18 +15,13 @@ use crate::table::{RouteId, family_of};
 use crate::wire::FAMILIES;
 use crate::{Event, Output, Time};
 
-/// We came back from a restart.
-#[derive(Clone, Debug)]
-pub(crate) struct Returned {
-    at: Time,
-    /// Neighbours that had a session since: they know.
-    told: BTreeSet<IpAddr>,
-}
-
-impl Returned {
-    pub(crate) const fn new(at: Time) -> Self {
-        Self { at, told: BTreeSet::new() }
-    }
+/// What a neighbour is told of us in the graceful restart capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// R: we came back from a restart, and this neighbour does not know yet.
+    pub(crate) restarted: bool,
+    /// F: what we forwarded when we last had a session is still forwarded.
+    pub(crate) forwarding: bool,
 }
 
 /// Our own restart, until what we advertise is complete.
@@ -81,18 +75,17 @@ impl Speaker {
         }
     }
 
-    /// Whether a neighbour is to be told of our restart: in its first session since, as long as it keeps our routes.
-    pub(crate) fn tells_restart(&self, now: Time, peer: IpAddr) -> bool {
+    /// Our restart is told in the first session after it, as long as the neighbour keeps our routes. Where only the
+    /// session was lost, forwarding never ended (RFC 8538 section 4.1).
+    pub(crate) fn since(&self, now: Time, peer: IpAddr) -> Since {
         let settings = self.neighbors.get(&peer).and_then(|n| n.settings.session().graceful_restart);
-        let (Some(returned), Some(gr)) = (&self.returned, settings) else { return false };
-        now <= returned.at + Time::from_secs(u64::from(gr.time_s)) && !returned.told.contains(&peer)
-    }
-
-    /// A neighbour has a session: it knows of our restart.
-    pub(crate) fn told_restart(&mut self, peer: IpAddr) {
-        if let Some(returned) = &mut self.returned {
-            returned.told.insert(peer);
+        let Some(gr) = settings else { return Since::default() };
+        if self.met.contains(&peer) {
+            return Since { restarted: false, forwarding: true };
         }
+        let keeps = |at: Time| now <= at + Time::from_secs(u64::from(gr.time_s));
+        let restarted = self.returned_at.is_some_and(keeps);
+        Since { restarted, forwarding: restarted }
     }
 
     /// The neighbour is back (RFC 4724 section 4.2): routes of families that it kept stay until its End-of-RIB.
@@ -194,7 +187,7 @@ impl Speaker {
         let over = restarting.until.is_some_and(|until| until <= now);
         if (restarting.complete && !waits) || over {
             self.restarting = None;
-            self.send_due_ends(now);
+            self.ends_due = true;
         }
     }
 }

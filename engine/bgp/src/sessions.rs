@@ -21,7 +21,7 @@ const NO_FAMILIES: Families = Families { v4: false, v6: false };
 
 impl Speaker {
     fn ours(&self, now: Time, peer: IpAddr) -> Option<Ours> {
-        Some(self.neighbors.get(&peer)?.settings.ours(self.global.as_ref()?, self.tells_restart(now, peer)))
+        Some(self.neighbors.get(&peer)?.settings.ours(self.global.as_ref()?, self.since(now, peer)))
     }
 
     /// A neighbour, to change it: afterwards its timers are looked at, and what it is to be sent leaves.
@@ -172,7 +172,7 @@ impl Speaker {
         self.outputs.push_back(Output::Close { conn });
     }
 
-    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: Vec<u8>) {
         let Some(peer) = self.conns.get(&conn).copied() else { return };
         let Some(ours) = self.ours(now, peer) else { return };
         if let Some(c) = self.touch(peer).and_then(|n| n.conn(conn)) {
@@ -284,7 +284,9 @@ impl Speaker {
         {
             restarting.until = Some(now + Time::from_secs(u64::from(defer_s)));
         }
-        self.told_restart(peer);
+        if session.restart.is_some() {
+            self.met.insert(peer);
+        }
         self.welcome_back(now, peer);
         self.join(peer);
         // It may be the last that was waited for, and have nothing to say.

@@ -14,11 +14,11 @@ use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
 use crate::reach::Reach;
-use crate::restart::{Restarting, Returned};
+use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
-use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
+use crate::{ConnId, Input, NeighborView, Output, RibPath, Time, Watch};
 
 /// A BGP speaker. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -46,10 +46,14 @@ pub struct Speaker {
     pub(crate) group_ids: BTreeMap<GroupKey, u32>,
     /// Groups in which something may be to do.
     pub(crate) dirty_groups: BTreeSet<u32>,
-    /// We came back from a restart.
-    pub(crate) returned: Option<Returned>,
-    /// And have not said all yet.
+    /// When we came back from a restart.
+    pub(crate) returned_at: Option<Time>,
+    /// Neighbours with graceful restart that we had a session with.
+    pub(crate) met: BTreeSet<IpAddr>,
+    /// We came back from a restart, and have not said all yet.
     pub(crate) restarting: Option<Restarting>,
+    /// That is over: End-of-RIB is due to those who wait for it.
+    pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
@@ -59,6 +63,8 @@ pub struct Speaker {
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
     timer_of: BTreeMap<IpAddr, Time>,
+    /// Neighbours that are to be watched, as was last said.
+    watched: BTreeMap<IpAddr, Watch>,
     /// Neighbours that changed in this call.
     pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
@@ -83,13 +89,16 @@ impl Speaker {
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
             dirty_groups: BTreeSet::new(),
-            returned: None,
+            returned_at: None,
+            met: BTreeSet::new(),
             restarting: None,
+            ends_due: false,
             draining: false,
             shut_down: false,
             listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
+            watched: BTreeMap::new(),
             touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -108,12 +117,12 @@ impl Speaker {
             Input::Accepted { conn, local, remote } => {
                 self.accepted(now, conn, local.ip().to_canonical(), remote.ip().to_canonical());
             }
-            Input::Received { conn, bytes } => self.received(now, conn, &bytes),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
             Input::Restarted => {
-                self.returned = Some(Returned::new(now));
+                self.returned_at = Some(now);
                 self.restarting = Some(Restarting::default());
             }
             Input::Complete => {
@@ -174,10 +183,14 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
+        if core::mem::take(&mut self.ends_due) {
+            self.send_due_ends(now);
+        }
         self.table.settle();
         self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
+            self.set_watch(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
                 for bytes in conn.take() {
                     conn.unsent += bytes.len();
@@ -215,6 +228,18 @@ impl Speaker {
         if let Some(at) = deadline {
             self.timer_of.insert(peer, at);
             self.timers.insert((at, peer));
+        }
+    }
+
+    fn set_watch(&mut self, peer: IpAddr) {
+        let talks = self.global.is_some() && !self.shut_down;
+        let watch = self.neighbors.get(&peer).filter(|_| talks).and_then(Neighbor::watch);
+        let before = match watch {
+            Some(watch) => self.watched.insert(peer, watch),
+            None => self.watched.remove(&peer),
+        };
+        if before != watch {
+            self.outputs.push_back(Output::Watch { peer, watch });
         }
     }
 

@@ -248,6 +248,8 @@ pub(crate) struct Table {
     old_news: BTreeMap<NetId, VecDeque<Vec<IpAddr>>>,
     /// Reused memory.
     hops: [Vec<IpAddr>; 2],
+    order: Vec<(RouteId, bool)>,
+    chosen: Vec<IpAddr>,
 }
 
 const fn index(family: Family) -> usize {
@@ -273,6 +275,8 @@ impl Table {
             news: VecDeque::new(),
             old_news: BTreeMap::new(),
             hops: [Vec::new(), Vec::new()],
+            order: Vec::new(),
+            chosen: Vec::new(),
         }
     }
 
@@ -741,20 +745,91 @@ impl Table {
             only.used = only.accepted.is_some();
             return;
         }
-        let (mut accepted, refused): (Vec<RouteId>, Vec<RouteId>) =
-            self.of_net(net).map(|(id, _)| id).partition(|id| self.route(*id).is_some_and(|r| r.accepted.is_some()));
-        let paths = accepted.iter().filter_map(|id| self.path(*id)).collect::<Vec<_>>();
-        let order = rank(paths, self.max_paths);
-        accepted.clear();
-        accepted.extend(order.iter().map(|(id, _)| *id));
-        let used: Vec<bool> = order.iter().map(|(_, used)| *used).collect();
-        let all: Vec<RouteId> = accepted.iter().chain(&refused).copied().collect();
-        self.set_first(net, all.first().copied().unwrap_or(NONE));
-        for (i, id) in all.iter().enumerate() {
-            let next = all.get(i + 1).copied().unwrap_or(NONE);
+        let mut order = core::mem::take(&mut self.order);
+        order.clear();
+        order.extend(self.of_net(net).map(|(id, _)| (id, true)));
+        self.rank(&mut order);
+        let mut chosen = core::mem::take(&mut self.chosen);
+        self.choose(&mut order, &mut chosen);
+        self.chosen = chosen;
+        self.set_first(net, order.first().map_or(NONE, |(id, _)| *id));
+        for (i, (id, used)) in order.iter().enumerate() {
+            let next = order.get(i + 1).map_or(NONE, |(id, _)| *id);
             if let Some(route) = self.route_mut(*id) {
                 route.next = next;
-                route.used = used.get(i).copied().unwrap_or(false);
+                route.used = *used;
+            }
+        }
+        self.order = order;
+    }
+
+    /// Paths best first, refused ones at the end; and which of them have the lowest MED of their neighbour AS, as the
+    /// best path must.
+    fn rank(&self, order: &mut [(RouteId, bool)]) {
+        let without_med = |a: &Path<'_>, b: &Path<'_>| a.early().cmp(&b.early()).then_with(|| a.late().cmp(&b.late()));
+        let refused_last = |a: RouteId, b: RouteId, compare: &dyn Fn(&Path<'_>, &Path<'_>) -> Ordering| match (
+            self.path(a),
+            self.path(b),
+        ) {
+            (Some(a), Some(b)) => compare(&a, &b),
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        };
+        let mut meds = order.iter().filter_map(|(id, _)| self.path(*id)).map(|p| p.med());
+        let first = meds.next();
+        if meds.all(|med| Some(med) == first) {
+            // MED decides nothing.
+            order.sort_by(|(a, _), (b, _)| refused_last(*a, *b, &without_med));
+            return;
+        }
+        order.sort_by(|(a, _), (b, _)| {
+            refused_last(*a, *b, &|a, b| {
+                a.neighbor_as()
+                    .cmp(&b.neighbor_as())
+                    .then_with(|| a.early().cmp(&b.early()))
+                    .then_with(|| a.med().cmp(&b.med()))
+                    .then_with(|| a.late().cmp(&b.late()))
+            })
+        });
+        let paths: Vec<Path<'_>> = order.iter().filter_map(|(id, _)| self.path(*id)).collect();
+        let mut groups: Vec<_> = paths.chunk_by(|a, b| a.neighbor_as() == b.neighbor_as()).collect();
+        let lowest: Vec<u32> = groups.iter().map(|g| g.first().map_or(0, Path::med)).collect();
+        for place in order {
+            let next = groups
+                .iter()
+                .enumerate()
+                .filter_map(|(i, g)| Some((i, g.first()?)))
+                .reduce(|a, b| if without_med(b.1, a.1) == Ordering::Less { b } else { a })
+                .map(|(i, path)| (i, *path));
+            // The rest was refused.
+            let Some((i, path)) = next else { break };
+            // The lowest MED of each neighbour AS among its best-ranked paths; a path that has it survived that step.
+            *place = (path.id, lowest.get(i) == Some(&path.med()));
+            if let Some(group) = groups.get_mut(i) {
+                *group = group.get(1..).unwrap_or_default();
+            }
+        }
+    }
+
+    /// Finds those in use among ranked paths: the best one, and those that are equal to it up to the limit of next hops.
+    /// They are not always the first few: one that lost by MED alone may stand between two.
+    fn choose(&self, order: &mut [(RouteId, bool)], hops: &mut Vec<IpAddr>) {
+        hops.clear();
+        let Some(best) = order.first().and_then(|(id, _)| self.path(*id)) else {
+            order.iter_mut().for_each(|(_, used)| *used = false);
+            return;
+        };
+        for (i, (id, used)) in order.iter_mut().enumerate() {
+            let Some(path) = self.path(*id) else {
+                *used = false;
+                continue;
+            };
+            let own = path.route.source == OWN;
+            let equal = *used && !own && path.early() == best.early() && path.source.ebgp == best.source.ebgp;
+            let hop = path.shared.next_hop;
+            let known = hops.contains(&hop);
+            *used = i == 0 || (equal && (known || hops.len() < usize::from(self.max_paths)));
+            if *used && !known && !own {
+                hops.push(hop);
             }
         }
     }
@@ -848,60 +923,4 @@ impl Path<'_> {
     fn neighbor_as(&self) -> (Option<u32>, bool) {
         (self.shared.attributes.as_path.neighbor(), self.route.source == OWN)
     }
-}
-
-/// Paths best first, and whether each is in use. Those in use are not always the first few: one that lost by MED alone
-/// may stand between two.
-fn rank(mut paths: Vec<Path<'_>>, max_paths: u8) -> Vec<(RouteId, bool)> {
-    let without_med = |a: &Path<'_>, b: &Path<'_>| a.early().cmp(&b.early()).then_with(|| a.late().cmp(&b.late()));
-    let first_med = paths.first().map(Path::med);
-    let mut ordered: Vec<(Path<'_>, bool)> = Vec::with_capacity(paths.len());
-    if paths.iter().all(|p| Some(p.med()) == first_med) {
-        // MED decides nothing.
-        paths.sort_by(without_med);
-        ordered.extend(paths.into_iter().map(|p| (p, true)));
-    } else {
-        paths.sort_by(|a, b| {
-            a.neighbor_as()
-                .cmp(&b.neighbor_as())
-                .then_with(|| a.early().cmp(&b.early()))
-                .then_with(|| a.med().cmp(&b.med()))
-                .then_with(|| a.late().cmp(&b.late()))
-        });
-        let mut groups: Vec<_> = paths.chunk_by(|a, b| a.neighbor_as() == b.neighbor_as()).collect();
-        let lowest: Vec<u32> = groups.iter().map(|g| g.first().map_or(0, Path::med)).collect();
-        loop {
-            let next = groups
-                .iter()
-                .enumerate()
-                .filter_map(|(i, g)| Some((i, g.first()?)))
-                .reduce(|a, b| if without_med(b.1, a.1) == Ordering::Less { b } else { a })
-                .map(|(i, path)| (i, *path));
-            let Some((i, path)) = next else { break };
-            // The lowest MED of each neighbour AS among its best-ranked paths; a path that has it survived that step.
-            ordered.push((path, lowest.get(i) == Some(&path.med())));
-            if let Some(group) = groups.get_mut(i) {
-                *group = group.get(1..).unwrap_or_default();
-            }
-        }
-    }
-    let Some((best, _)) = ordered.first().copied() else { return Vec::new() };
-    let mut hops: Vec<IpAddr> = Vec::new();
-    ordered
-        .iter()
-        .enumerate()
-        .map(|(i, (path, survived))| {
-            let equal = *survived
-                && path.route.source != OWN
-                && path.early() == best.early()
-                && path.source.ebgp == best.source.ebgp;
-            let hop = path.shared.next_hop;
-            let known = hops.contains(&hop);
-            let used = i == 0 || (equal && (known || hops.len() < usize::from(max_paths)));
-            if used && !known && path.route.source != OWN {
-                hops.push(hop);
-            }
-            (path.id, used)
-        })
-        .collect()
 }

@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use common::*;
 use fairway_bgp::{Event, Input, SessionState};
 use fairway_desired::Family;
-use fairway_desired::bgp::{Community, Direction, Dynamic, Families, Key, Modify, Peer, Session, Value};
+use fairway_desired::bgp::{
+    Community, Direction, Dynamic, Families, GracefulRestart, Key, Modify, Peer, Session, Value,
+};
 use fairway_desired::{Bgp, Op};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -332,6 +334,32 @@ fn a_changed_peer_is_reset_and_an_equal_one_is_not() {
     assert_eq!(net.neighbor(0, "10.0.0.1").unwrap().hold_s, 6);
     let down = Event::Down { peer: ip("10.0.0.1"), reason: "peer sent Other Configuration Change (6/6)".into() };
     assert!(net.nodes[0].events.contains(&down));
+}
+
+/// With graceful restart on both sides, a connection that breaks is nobody else's business: forwarding goes on.
+#[test]
+fn a_broken_connection_between_two_that_know_graceful_restart_is_not_heard_of() {
+    for graceful in [true, false] {
+        let mut net = Net::new(13, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        let peer = |address: &str, asn| {
+            let mut value = peer_value(asn);
+            let gr = GracefulRestart { time_s: 60, defer_s: 30, long_lived_s: 0 };
+            value.session.graceful_restart = graceful.then_some(gr);
+            Op::Put(Key::Peer(ip(address)), Value::Peer(value))
+        };
+        net.apply(0, &[global(65001, 1, 1), peer("10.0.0.2", 65002), network("10.1.0.0/24", "10.0.0.1")]);
+        net.apply(1, &[global(65002, 2, 1), peer("10.0.0.1", 65001), peer("10.0.0.3", 65003)]);
+        net.apply(2, &[global(65003, 3, 1), peer("10.0.0.2", 65002), network("10.3.0.0/24", "10.0.0.3")]);
+        net.run(secs(10));
+        net.sever(0, 1);
+        let before = net.nodes[2].speaker.neighbors()[0].got.update;
+        net.run(secs(10));
+        assert_eq!(net.established(1), 2, "{:#?}", net.log);
+        let heard = net.nodes[2].speaker.neighbors()[0].got.update - before;
+        assert_eq!(heard, if graceful { 0 } else { 2 });
+        assert_eq!(net.learned(2, "10.1.0.0/24"), [ip("10.0.0.2")]);
+        assert_eq!(net.learned(0, "10.3.0.0/24"), [ip("10.0.0.2")]);
+    }
 }
 
 #[derive(Clone, Debug)]

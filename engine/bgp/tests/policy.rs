@@ -163,6 +163,21 @@ fn what_a_statement_changes() {
     }
 }
 
+/// RFC 4360 section 6.
+#[test]
+fn extended_communities_that_are_not_transitive_stay_inside() {
+    let (inside, outside) = ([0x43, 0, 0, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 0, 0, 1]);
+    let (mut s, conns) = begin();
+    let route = Attributes { ext_communities: vec![inside, outside], ..attributes(&[65001]) };
+    s.say(conns[0], &announce(route, EXTERNAL, &["10.9.0.0/24"]));
+    let told = |s: &Script, to: &str| s.told(to, "10.9.0.0/24")[0].attributes.ext_communities.clone();
+    assert_eq!((told(&s, INTERNAL), told(&s, OTHER)), (vec![inside, outside], vec![outside]));
+    // Unless our own policy says it to this neighbour.
+    let modify = Modify { communities: vec![Community::Extended(inside)], ..Modify::default() };
+    s.apply(&[policy(Direction::Export, false, &[Statement { modify, ..accept("say") }])]);
+    assert_eq!(told(&s, OTHER), [outside, inside]);
+}
+
 #[test]
 fn next_hop_self() {
     let change = Statement { modify: Modify { next_hop_self: true, ..Modify::default() }, ..accept("hop") };
@@ -359,6 +374,33 @@ fn a_change_of_import_needs_no_help_from_the_neighbour() {
     }
 }
 
+/// A neighbour that does not read is not told, when it reads again, what policy has forbidden since.
+#[test]
+fn what_waits_for_a_slow_neighbour_is_dropped_when_policy_forbids_it() {
+    let mut s = Script::with(&[neighbor(EXTERNAL, 65001, plain)]);
+    let (slow, _) = s.up(ip(EXTERNAL), &open(65001, 1));
+    // Different next hops, so that nothing is packed and the window closes.
+    let ops: Vec<Op<Bgp>> = (0..20_000u32)
+        .map(|i| {
+            let (prefix, hop) = (0x0b00_0000 + (i << 8), 0x0a01_0000 + i);
+            let key = Key::Network(format!("{}/24", std::net::Ipv4Addr::from(prefix)).parse().unwrap());
+            Op::Put(key, Value::Network(Network { next_hop: std::net::Ipv4Addr::from(hop).into() }))
+        })
+        .collect();
+    s.apply(&ops);
+    assert_eq!(s.drains, [slow]);
+    let few = Statement { prefix_set: Some("few".into()), neighbor_set: Some("us".into()), ..accept("few") };
+    let sets = [member("few", "11.0.0.0/24", 24, 24), in_set("us", "10.0.0.0/24")];
+    let mut outs = s.apply(&[&[policy(Direction::Export, false, &[few])], &sets[..]].concat());
+    while !s.drains.is_empty() {
+        s.drains.clear();
+        outs.extend(s.input(fairway_bgp::Input::Drained { conn: slow }));
+    }
+    let announced = said(&outs, slow).0;
+    assert!(announced.iter().all(|p| p == "11.0.0.0/24"), "{announced:?}");
+    assert_eq!(s.speaker.adj_out(ip(EXTERNAL)).len(), 1);
+}
+
 /// The state in between is never seen: one call with several ops says only what holds at its end.
 #[test]
 fn what_changes_together_is_said_together() {
@@ -385,6 +427,11 @@ fn what_changes_together_is_said_together() {
         assert_eq!(said(&outs, conns[1]), (vec!["10.9.2.0/24".to_string()], vec![]));
         assert_eq!(said(&outs, conns[0]), (vec!["10.9.2.0/24".to_string()], vec!["10.9.1.0/24".to_string()]));
     }
+    // A policy comes together with what it forbids.
+    let mut s = Script::with(&[neighbor(EXTERNAL, 65001, plain), member("bad", "10.9.1.0/24", 24, 24)]);
+    s.up(ip(EXTERNAL), &open(65001, 1));
+    let bad = Statement { prefix_set: Some("bad".into()), ..reject("bad") };
+    assert_eq!(s.apply(&[policy(Direction::Export, true, &[bad]), originate("10.9.1.0/24")]), []);
     // It joins and leaves.
     let (mut s, _) = begin();
     assert_eq!(s.apply(&[join.clone(), del(&join)]), []);
