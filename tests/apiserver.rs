@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 struct Process {
     child: Child,
@@ -58,9 +59,13 @@ fn it_serves_what_was_applied_and_ends_when_asked() {
     let mut watch = TcpStream::connect(&address).expect("connect");
     watch.write_all(b"GET /api/v1/services?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request");
     watch.read_exact(&mut [0; 9]).expect("its beginning");
+    watch.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let pid = rustix::process::Pid::from_child(&process.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     assert_eq!(process.child.wait().expect("an end").code(), Some(0));
+    let mut rest = String::new();
+    watch.read_to_string(&mut rest).expect("an end in good order");
+    assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// As text: `slow=200ms,disconnect=0.1,stale=0.5,duplicate=0.2,reorder=300ms,429=0.1,500=0.1,gone=0.1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Misbehaviour {
-    /// Each answer comes so much later.
+    /// Each answer comes so much later, and so does what a watch tells.
     pub slow: Duration,
     /// A connection is cut: before an answer (whatever was asked is done), or after an event of a watch.
     pub disconnect: f64,

@@ -40,6 +40,14 @@ pub(crate) fn document(group: &str, version: &str) -> Option<Value> {
     Some(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": {}}}))
 }
 
+/// The content type of [`V2`].
+pub(crate) const V2_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// The answer to `/openapi/v2`, for kubectl before 1.27, which checks fields itself and takes nothing but protobuf: a
+/// `Document` with a version (field 1) and an `Info` (field 2) with title and version, and no types, so that it checks
+/// nothing.
+pub(crate) const V2: &str = "\n\u{3}2.0\u{12}\u{13}\n\nKubernetes\u{12}\u{5}v1.33";
+
 /// Whether a path below `/openapi/v3` has a document.
 pub(crate) fn of_path(segments: &[&str]) -> Option<Value> {
     match segments {
@@ -53,6 +61,20 @@ pub(crate) fn of_path(segments: &[&str]) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lengths_in_the_old_document_are_right() {
+        let [_, length, rest @ ..] = V2.as_bytes() else { panic!("a version") };
+        let (version, rest) = rest.split_at(usize::from(*length));
+        assert_eq!(version, b"2.0");
+        let [_, length, info @ ..] = rest else { panic!("an info") };
+        assert_eq!(info.len(), usize::from(*length));
+        let [_, length, rest @ ..] = info else { panic!("a title") };
+        let (title, rest) = rest.split_at(usize::from(*length));
+        assert_eq!(title, b"Kubernetes");
+        let [_, length, version @ ..] = rest else { panic!("a version") };
+        assert_eq!(version.len(), usize::from(*length));
+    }
 
     #[test]
     fn every_document_of_the_index_is_there() {

@@ -81,6 +81,7 @@ pub(crate) fn act(inner: &Inner, call: &Call<'_>) -> Result<Answer, Refusal> {
         }
         ["api"] => return Ok(Answer::Json(200, resources::core_versions(call.host))),
         ["apis"] => return Ok(Answer::Json(200, resources::group_list())),
+        ["openapi", "v2"] => return Ok(Answer::Text(openapi::V2_TYPE, openapi::V2.into())),
         ["openapi", "v3", rest @ ..] => return found(openapi::of_path(rest)),
         ["api", version] => return found(resources::resource_list("", version)),
         ["apis", group] => return found(resources::group(group)),

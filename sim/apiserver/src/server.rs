@@ -84,6 +84,15 @@ struct Mood {
     dice: oorandom::Rand64,
 }
 
+/// How watches end before their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In good order, as when the server is asked to end.
+    Orderly,
+    /// Their connections are cut.
+    Cut,
+}
+
 /// What the connections of one server share.
 pub(crate) struct Inner {
     api: Arc<Mutex<Api>>,
@@ -96,8 +105,8 @@ pub(crate) struct Inner {
     version: watch::Sender<u64>,
     /// Something was changed that may move the deadline.
     wake: Notify,
-    /// Counts cuts: each ends all watches.
-    cut: watch::Sender<u64>,
+    /// Told when all watches end.
+    end: watch::Sender<End>,
 }
 
 /// A lock whose holder panicked is still a lock.
@@ -141,8 +150,8 @@ impl Inner {
         self.version.subscribe()
     }
 
-    pub(crate) fn cuts(&self) -> watch::Receiver<u64> {
-        self.cut.subscribe()
+    pub(crate) fn ends(&self) -> watch::Receiver<End> {
+        self.end.subscribe()
     }
 
     /// After anything was done to the store: outputs are taken, watches hear of it, and the clock is set anew.
@@ -208,7 +217,7 @@ impl Server {
             stops: Mutex::default(),
             version: watch::Sender::new(version),
             wake: Notify::new(),
-            cut: watch::Sender::new(0),
+            end: watch::Sender::new(End::Cut),
         }))
     }
 
@@ -234,7 +243,7 @@ impl Server {
 
     /// Cuts the connections of all watches.
     pub fn disconnect(&self) {
-        self.0.cut.send_modify(|n| *n += 1);
+        self.0.end.send_replace(End::Cut);
     }
 
     /// Keeps the cluster's clock; ends never. Not wanted where the kubelets are elsewhere.
@@ -288,7 +297,9 @@ impl Server {
                 }
             });
         }
-        self.disconnect();
+        // Nobody shall wait in its queue.
+        drop(listener);
+        self.0.end.send_replace(End::Orderly);
         let _patience = tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await;
         Ok(())
     }
@@ -463,7 +474,7 @@ fn control(inner: &Inner, method: &Method, path: &str, body: &[u8]) -> Result<Re
             done("compacted".into())
         }
         (&Method::POST, "/fairway/disconnect") => {
-            inner.cut.send_modify(|n| *n += 1);
+            inner.end.send_replace(End::Cut);
             done("disconnected".into())
         }
         _ => Err(Refusal::no_path()),

@@ -16,7 +16,7 @@ use crate::request::Form;
 use crate::resources::Resource;
 use crate::rest::{View, shown};
 use crate::selector::Selector;
-use crate::server::{Cut, Inner};
+use crate::server::{Cut, End, Inner};
 use crate::status::Refusal;
 
 /// A watch that is to begin.
@@ -39,8 +39,8 @@ pub(crate) struct Watch {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Why a watch ended before its time.
-enum End {
+/// Why a watch stopped telling.
+enum Stop {
     /// The client is gone.
     Left,
     /// The last word was an error.
@@ -66,7 +66,7 @@ fn event(change: &Change, namespace: &str, selector: &Selector) -> Option<(&'sta
 impl Watch {
     /// Tells until the client leaves, the time is over or the history is lost.
     pub(crate) async fn run(self, inner: Arc<Inner>, send: Sender<Result<Bytes, Cut>>) {
-        let mut cuts = inner.cuts();
+        let mut ends = inner.ends();
         let timeout = self.timeout;
         let end = async {
             match timeout {
@@ -78,14 +78,16 @@ impl Watch {
             _ended = self.tell(&inner, &send) => {}
             () = send.closed() => {}
             () = end => {}
-            _cut = cuts.changed() => {
-                // If nobody takes the error, nobody is there to be cut off.
-                let _left = send.try_send(Err(Cut));
+            _told = ends.changed() => {
+                if *ends.borrow() == End::Cut {
+                    // If nobody takes the error, nobody is there to be cut off.
+                    let _left = send.try_send(Err(Cut));
+                }
             }
         }
     }
 
-    async fn tell(mut self, inner: &Inner, send: &Sender<Result<Bytes, Cut>>) -> Result<(), End> {
+    async fn tell(mut self, inner: &Inner, send: &Sender<Result<Bytes, Cut>>) -> Result<(), Stop> {
         let mut versions = inner.versions();
         let mut bookmark_at = Instant::now() + inner.bookmark();
         for object in std::mem::take(&mut self.initial) {
@@ -96,9 +98,10 @@ impl Watch {
         }
         loop {
             versions.borrow_and_update();
-            let reorder = inner.misbehaviour().reorder;
-            if !reorder.is_zero() {
-                sleep(inner.part_of(reorder)).await;
+            let mood = inner.misbehaviour();
+            let late = mood.slow + inner.part_of(mood.reorder);
+            if !late.is_zero() {
+                sleep(late).await;
             }
             let batch: Result<Vec<_>, Gone> = {
                 let api = inner.api();
@@ -116,7 +119,7 @@ impl Watch {
                 Err(gone) => {
                     let line = json!({"type": "ERROR", "object": Refusal::expired(gone).status()});
                     self.send(send, &line).await?;
-                    return Err(End::Told);
+                    return Err(Stop::Told);
                 }
             };
             for (kind, object) in batch {
@@ -132,8 +135,8 @@ impl Watch {
         }
     }
 
-    async fn send(&self, send: &Sender<Result<Bytes, Cut>>, line: &Value) -> Result<(), End> {
-        send.send(Ok(Bytes::from(format!("{line}\n")))).await.map_err(|_| End::Left)
+    async fn send(&self, send: &Sender<Result<Bytes, Cut>>, line: &Value) -> Result<(), Stop> {
+        send.send(Ok(Bytes::from(format!("{line}\n")))).await.map_err(|_| Stop::Left)
     }
 
     async fn say(
@@ -142,7 +145,7 @@ impl Watch {
         send: &Sender<Result<Bytes, Cut>>,
         kind: &'static str,
         object: &Value,
-    ) -> Result<(), End> {
+    ) -> Result<(), Stop> {
         let line = json!({"type": kind, "object": shown(object, self.resource, &self.view, &inner.timestamp())});
         let mood = inner.misbehaviour();
         self.send(send, &line).await?;
@@ -151,12 +154,12 @@ impl Watch {
         }
         if inner.chance(mood.disconnect) {
             let _left = send.send(Err(Cut)).await;
-            return Err(End::Told);
+            return Err(Stop::Told);
         }
         Ok(())
     }
 
-    async fn bookmark(&self, send: &Sender<Result<Bytes, Cut>>, initial: bool) -> Result<(), End> {
+    async fn bookmark(&self, send: &Sender<Result<Bytes, Cut>>, initial: bool) -> Result<(), Stop> {
         let mut metadata = json!({"resourceVersion": self.version.to_string(), "creationTimestamp": null});
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
