@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, Output, PodStart, Task};
 use crate::services::nth;
-use crate::store::{Key, key, list, text};
+use crate::store::{Key, key, list, owner, text};
 use crate::{ContainerPort, Time};
 
 /// `terminationGracePeriodSeconds` when it is absent.
@@ -235,7 +235,7 @@ impl Api {
         let mut metadata = template.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or(json!({}));
         metadata["name"] = json!(name);
         metadata["namespace"] = json!(namespace);
-        metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}]);
+        metadata["ownerReferences"] = json!([owner("apps/v1", "Deployment", object)]);
         let value = json!({
             "apiVersion": "v1",
             "kind": "Pod",

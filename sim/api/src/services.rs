@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Time;
 use crate::api::Api;
-use crate::store::{Key, key, list, text};
+use crate::store::{Key, key, list, owner, text};
 
 /// Most endpoints in one slice (`--max-endpoints-per-slice`).
 const SLICE_MAX: usize = 100;
@@ -192,7 +192,7 @@ impl Api {
                         "kubernetes.io/service-name": name,
                         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
                     },
-                    "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": name}],
+                    "ownerReferences": [owner("v1", "Service", service)],
                 },
                 "addressType": family(v6),
                 "ports": ports,

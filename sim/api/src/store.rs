@@ -143,6 +143,15 @@ pub(crate) fn list<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a
     value.pointer(path).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// The `ownerReferences` entry of an object's controller.
+pub(crate) fn owner(api_version: &str, kind: &str, object: &Value) -> Value {
+    let (name, uid) = (object.pointer("/metadata/name"), object.pointer("/metadata/uid"));
+    json!({
+        "apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
 /// Kinds whose `metadata.generation` counts the changes of everything but metadata and status.
 fn has_generation(kind: &str) -> bool {
     matches!(

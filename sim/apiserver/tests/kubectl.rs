@@ -264,7 +264,11 @@ fn scale_label_annotate_patch_and_wait() {
 
     assert_eq!(kubectl.run("cordon vm-1"), "node/vm-1 cordoned");
     assert!(kubectl.run("get nodes").contains("Ready,SchedulingDisabled"));
+    let drained = kubectl.run("drain vm-1 --timeout=30s");
+    assert!(drained.contains("evicted") || drained.contains("drained"), "{drained}");
+    assert_eq!(kubectl.run("get pods --field-selector spec.nodeName=vm-1 -o name"), "");
     assert_eq!(kubectl.run("uncordon vm-1"), "node/vm-1 uncordoned");
+    kubectl.run("wait --for=condition=Available deployment/web --timeout=30s");
 }
 
 #[test]
