@@ -1,6 +1,6 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp deps
+.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp bench-bgp-scale deps
 
 test: deps lint build kernel unit fuzz scenarios netns interop uml guest
 
@@ -57,11 +57,14 @@ kernel: build
 netns: build
 	./target/release/fairway run scenarios --stage netns --quiet --may-skip scenarios/may-skip.txt
 
-# The basics with each of the routing daemons. The rest of scenarios/interop names its daemons itself, and is played by
-# netns and uml.
+# The basics with each of the routing daemons, and BFD with those that have it. The rest of scenarios/interop names its
+# daemons itself, and is played by netns and uml.
 interop: build
 	for daemon in gobgp bird frr exabgp; do \
 	  ./target/release/fairway run scenarios/interop/sessions.yaml --stage netns --quiet --routers $$daemon || exit 1; \
+	done
+	for daemon in bird frr; do \
+	  ./target/release/fairway run scenarios/bgp/bfd.yaml --stage netns --quiet --routers $$daemon || exit 1; \
 	done
 
 # On a kernel that has everything: all scenarios, and the first of them with the routers of others.
@@ -84,6 +87,10 @@ bench:
 # Against other BGP daemons, those that are installed (bird2, gobgpd, frr), on this machine; as root.
 bench-bgp:
 	cargo bench --locked -p fairway-benches --bench bgp
+
+# Many BGP speakers in one process, with simulated links: messages, virtual and real time, memory (about 5 GiB).
+bench-bgp-scale:
+	cargo bench --locked -p fairway-benches --bench bgp_scale
 
 # Against the usual tools, in the lab's kernel.
 bench-kernel: kernel

@@ -52,13 +52,20 @@ impl Drop for Folder {
     }
 }
 
-/// Node and router are two addresses of one loopback interface.
+/// The router is at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
 fairway=$1 folder=$2
 cd "$folder"
 ip link set lo up
-ip addr add 10.0.0.1/32 dev lo
-ip addr add 10.0.0.2/32 dev lo
+unshare -n sleep 60 & them=$!
+until [ "$(readlink /proc/$them/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.01; done
+there() { nsenter -t $them -n "$@"; }
+ip link add eth1 type veth peer name eth1 netns $them
+ip addr add 10.0.0.1/24 dev eth1
+ip link set eth1 up
+there ip link set lo up
+there ip addr add 10.0.0.2/24 dev eth1
+there ip link set eth1 up
 mkdir manifests
 node() {
   cat > manifests/node.tmp <<YAML
@@ -76,8 +83,8 @@ neighbors:
   - config: {neighbor-address: 10.0.0.1, peer-as: 65001}
     transport: {config: {passive-mode: true, local-address: 10.0.0.2}}
 YAML
-gobgpd -t yaml -f gobgpd.yaml --api-hosts 127.0.0.1:50052 > gobgpd.log 2>&1 &
-theirs() { gobgp -p 50052 "$@"; }
+there gobgpd -t yaml -f gobgpd.yaml > gobgpd.log 2>&1 &
+theirs() { there gobgp "$@"; }
 # Until a command prints a text.
 until_says() {
   text=$1; shift
@@ -145,7 +152,7 @@ kill -TERM $daemon
 until_says planned-shut theirs global rib
 theirs global rib
 if wait $daemon; then echo "status 0"; fi
-until_says "administrative shutdown" bash -c 'cat gobgpd.log; gobgp -p 50052 neighbor 10.0.0.1'
+until_says "administrative shutdown" cat gobgpd.log
 "$fairway" bgp neighbors || echo "status $?"
 cat node.log
 "#

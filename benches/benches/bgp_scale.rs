@@ -1,5 +1,5 @@
-//! The BGP speaker at scale: many of them in one process, with simulated links. Reports virtual time, messages, real time
-//! and memory. With an argument, only what has it in its name.
+//! The BGP speaker at scale: many of them in one process, with simulated links. Reports virtual time, messages, real and
+//! processor time, and memory. With an argument, only what has it in its name.
 #![allow(missing_docs, reason = "a program")]
 
 #[path = "../../engine/bgp/tests/common/fabric.rs"]
@@ -18,61 +18,79 @@ fn resident() -> u64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
+/// A moment, by the clock and by what this process had of the processor.
+struct Moment {
+    real: Instant,
+    processor: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+        let nanos = text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        Self { real: Instant::now(), processor: Duration::from_nanos(nanos) }
+    }
+}
+
 /// One row of the table.
-fn report(what: &str, fabric: &Fabric, before: fabric::Sent, began: Duration, real: Instant) {
+fn report(what: &str, fabric: &Fabric, before: fabric::Sent, began: Duration, start: &Moment) {
     let sent = fabric.sent.since(before);
     println!(
-        "| {what} | {} | {:.1} ms | {} | {:.1} MB | {} | {:.1} s | {} MiB |",
+        "| {what} | {} | {:.1} ms | {} | {:.1} MB | {} | {:.2} s | {:.2} s | {} MiB |",
         fabric.sessions(),
         fabric.settled.saturating_sub(began).as_secs_f64() * 1000.0,
         sent.updates,
         sent.octets as f64 / 1e6,
         sent.learned,
-        real.elapsed().as_secs_f64(),
+        start.real.elapsed().as_secs_f64(),
+        (Moment::now().processor - start.processor).as_secs_f64(),
         resident()
     );
 }
 
 /// From nothing until it is quiet, then one prefix away and back again.
 fn grow(what: &str, node: usize, make: impl FnOnce() -> Fabric) {
-    let real = Instant::now();
+    let start = Moment::now();
     let mut fabric = make();
     let began = fabric.now;
     fabric.run(Duration::from_secs(40));
-    report(&format!("{what}: from nothing"), &fabric, fabric::Sent::default(), began, real);
+    report(&format!("{what}: from nothing"), &fabric, fabric::Sent::default(), began, &start);
     for (what, op) in [("a network goes", Op::Del(Key::Network(pods(node)))), ("it is back", network(pods(node), node))]
     {
-        let (before, began, real) = (fabric.sent, fabric.now, Instant::now());
+        let (before, began, start) = (fabric.sent, fabric.now, Moment::now());
         fabric.apply(node, &[op]);
         fabric.run(Duration::from_millis(500));
-        report(what, &fabric, before, began, real);
+        report(what, &fabric, before, began, &start);
     }
 }
 
 fn flap(what: &str, session: fn() -> fairway_desired::bgp::Session) {
-    let real = Instant::now();
+    let start = Moment::now();
     let mut net = racks(16, 30, session);
     let began = net.fabric.now;
     net.fabric.run(Duration::from_secs(60));
-    report(&format!("{what}: from nothing"), &net.fabric, fabric::Sent::default(), began, real);
+    report(&format!("{what}: from nothing"), &net.fabric, fabric::Sent::default(), began, &start);
     for turn in 1..=10 {
-        let (before, began, real) = (net.fabric.sent, net.fabric.now, Instant::now());
+        let (before, began, start) = (net.fabric.sent, net.fabric.now, Moment::now());
         net.fabric.sever(net.router(0));
         net.fabric.run(Duration::from_secs(20));
         if turn == 10 {
-            report("its 10th flap", &net.fabric, before, began, real);
+            report("its 10th flap", &net.fabric, before, began, &start);
         }
     }
 }
+
+/// Takes its name.
+type Run<'a> = &'a dyn Fn(&str);
 
 fn main() {
     // `cargo bench` adds arguments of its own.
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
     println!(
-        "| what | sessions | last change after (virtual) | UPDATEs | sent | kernel changes | real time | memory |"
+        "| what | sessions | last change after | UPDATEs | sent | kernel changes | real time | processor | memory |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
-    let runs: [(&str, &dyn Fn(&str)); 6] = [
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let runs: [(&str, Run); 6] = [
         ("mesh of 100", &|what| grow(what, 7, || mesh(100))),
         ("mesh of 500", &|what| grow(what, 7, || mesh(500))),
         ("500 nodes, 4 of them reflectors", &|what| grow(what, 50, || reflected(500, 4))),

@@ -70,7 +70,9 @@ impl Daemon {
     pub(crate) fn start(kind: Kind, collectors: u8) -> Result<Daemon, String> {
         let folder = std::env::temp_dir().join(format!("fairway-bench-bgp-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let mut command = Command::new(kind.program());
+        // It ends with us, however we end.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(kind.program());
         let text = match kind {
             Kind::Ours => {
                 command.args([ours::ARGUMENT, &collectors.to_string()]);

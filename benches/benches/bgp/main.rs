@@ -20,7 +20,7 @@ use crate::load::Load;
 use crate::peers::{Collectors, Generator};
 
 /// Longer is not waited for anything.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(90);
 /// So many runs, unless they take long.
 const RUNS: usize = 7;
 const LONG: Duration = Duration::from_secs(5);

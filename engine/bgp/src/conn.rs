@@ -294,10 +294,12 @@ pub(crate) struct Conn {
     /// Hold timer, or the limit of a dial.
     hold_at: Option<Time>,
     keepalive_at: Option<Time>,
+    /// Spreads the keepalives.
+    rng: oorandom::Rand32,
 }
 
 impl Conn {
-    pub(crate) fn dialing(id: ConnId, now: Time) -> Self {
+    pub(crate) fn dialing(id: ConnId, now: Time, seed: u32) -> Self {
         Self {
             id,
             local: None,
@@ -317,7 +319,15 @@ impl Conn {
             read: 0,
             hold_at: Some(now + DIAL_LIMIT),
             keepalive_at: None,
+            rng: oorandom::Rand32::new(seed.into()),
         }
+    }
+
+    /// The next KEEPALIVE: a third of the hold time from now, or up to a quarter less, so that those of many neighbours
+    /// do not leave together (RFC 4271 section 10).
+    fn plan_keepalive(&mut self, now: Time) {
+        let jitter = 0.75 + 0.25 * self.rng.rand_float();
+        self.keepalive_at = self.hold().map(|hold| now + (hold / 3).mul_f32(jitter));
     }
 
     /// The TCP connection stands: OPEN goes out.
@@ -350,7 +360,7 @@ impl Conn {
         self.sent.count(bytes);
         self.tx.extend(bytes);
         if self.keepalive_at.is_some() {
-            self.keepalive_at = self.hold().map(|hold| now + hold / 3);
+            self.plan_keepalive(now);
         }
     }
 
@@ -364,7 +374,7 @@ impl Conn {
             self.parts.push(bytes.clone());
         }
         if self.keepalive_at.is_some() {
-            self.keepalive_at = self.hold().map(|hold| now + hold / 3);
+            self.plan_keepalive(now);
         }
     }
 
@@ -389,7 +399,7 @@ impl Conn {
     pub(crate) fn confirm(&mut self, now: Time) {
         self.state = SessionState::OpenConfirm;
         self.restart_hold(now);
-        self.keepalive_at = self.hold().map(|hold| now + hold / 3);
+        self.plan_keepalive(now);
         self.send(now, &Message::Keepalive);
     }
 

@@ -20,11 +20,13 @@
 //!
 //! Where to start reading: `speaker.rs` (state, way in and out), then `sessions.rs` (neighbours come and go),
 //! `routes.rs` (the way of a route in), `table.rs` (all routes, and the decision process), `export.rs` (the way out),
-//! `restart.rs`, `reach.rs`, `config.rs` (the plane); `conn.rs` has the state machine of one connection, [`wire`] the messages.
+//! `restart.rs`, `reach.rs`, `config.rs` (the plane); `conn.rs` has the state machine of one connection, [`wire`] the
+//! messages. `intern.rs`, `index.rs` and `pages.rs` are what the table is made of, `adj_out.rs` is an Adj-RIB-Out.
 //!
 //! Invariants: policies decide before anything leaves, as every advertisement passes `Speaker::may_leave`; a group's
-//! Adj-RIB-Out is what its members were told, but for changes they have not read yet; work is proportional to the
-//! prefixes that changed and the neighbours that are told; more is sent to a neighbour only when it took the last.
+//! Adj-RIB-Out is what its members were told, but for changes they have not read yet and prefixes that wait until
+//! somebody can be sent more; work is proportional to the prefixes that changed and the neighbours that are told; more is
+//! sent to a neighbour only when it took the last.
 #![no_std]
 extern crate alloc;
 

@@ -52,25 +52,36 @@ impl Speaker {
         if self.restarting.is_some_and(|r| r.until.is_some_and(|until| until <= now)) {
             self.finish_restart(now);
         }
-        while let Some(peer) = self.due(now) {
-            let Some(neighbor) = self.touch(peer) else { continue };
-            let ended: Vec<(ConnId, End)> =
-                neighbor.conns.iter_mut().filter_map(|c| c.tick(now).err().map(|end| (c.id, end))).collect();
-            for (conn, end) in ended {
-                self.end(now, conn, end);
+        loop {
+            let due = self.due(now);
+            if due.is_empty() {
+                return;
             }
-            self.expire_retained(now, peer);
-            let may_dial = !self.shut_down && self.global.is_some();
-            let Some(neighbor) = self.touch(peer) else { continue };
-            if neighbor.locked.flatten().is_some_and(|at| at <= now) {
-                neighbor.locked = None;
-                neighbor.retry_at = (may_dial && neighbor.dials()).then_some(now);
+            for peer in due {
+                self.wake(now, peer);
             }
-            if neighbor.conns.is_empty() && neighbor.retry_at.is_some_and(|at| at <= now) {
-                self.dial(now, peer);
-            }
-            self.tidy_dynamic(peer);
         }
+    }
+
+    /// Does what a neighbour's timers ask for.
+    fn wake(&mut self, now: Time, peer: IpAddr) {
+        let Some(neighbor) = self.touch(peer) else { return };
+        let ended: Vec<(ConnId, End)> =
+            neighbor.conns.iter_mut().filter_map(|c| c.tick(now).err().map(|end| (c.id, end))).collect();
+        for (conn, end) in ended {
+            self.end(now, conn, end);
+        }
+        self.expire_retained(now, peer);
+        let may_dial = !self.shut_down && self.global.is_some();
+        let Some(neighbor) = self.touch(peer) else { return };
+        if neighbor.locked.flatten().is_some_and(|at| at <= now) {
+            neighbor.locked = None;
+            neighbor.retry_at = (may_dial && neighbor.dials()).then_some(now);
+        }
+        if neighbor.conns.is_empty() && neighbor.retry_at.is_some_and(|at| at <= now) {
+            self.dial(now, peer);
+        }
+        self.tidy_dynamic(peer);
     }
 
     /// A dynamic neighbour goes with its last connection, and the last route that is kept of it.
@@ -91,6 +102,7 @@ impl Speaker {
         let Some(own_asn) = self.global.as_ref().map(|g| g.asn) else { return };
         let conn = ConnId::Out(self.next_out);
         self.next_out += 1;
+        let seed = self.rng.rand_u32();
         let Some(neighbor) = self.touch(peer) else { return };
         let Settings::Peer(settings) = &neighbor.settings else { return };
         let (ttl, min_ttl) = ttls(&settings.session, settings.asn != own_asn);
@@ -103,7 +115,7 @@ impl Speaker {
             min_ttl,
         };
         neighbor.retry_at = None;
-        neighbor.conns.push(Conn::dialing(conn, now));
+        neighbor.conns.push(Conn::dialing(conn, now, seed));
         self.outputs.push_back(connect);
         self.conns.insert(conn, peer);
     }
@@ -139,6 +151,7 @@ impl Speaker {
         }
         let Some(ours) = self.ours(now, remote) else { return };
         let own_asn = self.global.as_ref().map_or(0, |g| g.asn);
+        let seed = self.rng.rand_u32();
         let Some(neighbor) = self.touch(remote) else { return };
         if neighbor.disabled || neighbor.locked.is_some() {
             return self.refuse(conn, cease::REJECTED);
@@ -152,7 +165,7 @@ impl Speaker {
             .iter()
             .find(|c| matches!(c.id, ConnId::In(_)) && c.state != SessionState::Established)
             .map(|c| c.id);
-        let mut new = Conn::dialing(conn, now);
+        let mut new = Conn::dialing(conn, now, seed);
         new.connected(now, local, &ours);
         neighbor.conns.push(new);
         self.conns.insert(conn, remote);

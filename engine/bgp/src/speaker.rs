@@ -52,7 +52,7 @@ pub struct Speaker {
     pub(crate) met: BTreeSet<IpAddr>,
     /// We came back from a restart, and have not said all yet.
     pub(crate) restarting: Option<Restarting>,
-    /// That is over: End-of-RIB is due to those who wait for it.
+    /// That is over: End-of-RIB is due to those who wait for it, in this call.
     pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
@@ -183,9 +183,6 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
-        if core::mem::take(&mut self.ends_due) {
-            self.send_due_ends(now);
-        }
         self.table.settle();
         self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
@@ -243,13 +240,15 @@ impl Speaker {
         }
     }
 
-    /// The next neighbour whose time has come.
-    pub(crate) fn due(&mut self, now: Time) -> Option<IpAddr> {
+    /// Neighbours whose time has come.
+    pub(crate) fn due(&mut self, now: Time) -> Vec<IpAddr> {
         // Whoever was touched in this call may be due at once.
-        for peer in self.touched.clone() {
-            self.set_timer(peer);
+        let touched = core::mem::take(&mut self.touched);
+        for peer in &touched {
+            self.set_timer(*peer);
         }
-        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, peer)| *peer)
+        self.touched = touched;
+        self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, peer)| *peer).collect()
     }
 
     /// All neighbours, sorted by address.

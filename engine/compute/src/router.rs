@@ -139,6 +139,7 @@ pub(crate) fn render(state: &State, claims: &mut Claims) {
         claims.bgp.insert(Key::Peer(peer.address), Value::Peer(value));
         neighbor(&["externalpeerset", "allpeerset"], peer.address, claims);
     }
+    ranges(state, node, claims);
     claims.bgp.insert(Key::Global, Value::Global(global));
     for cidr in &node.pod_cidrs {
         let family = Family::of(cidr.addr());
@@ -181,8 +182,7 @@ fn bfd(config: BfdConfig) -> Bfd {
 }
 
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
-    let session =
-        Session { bfd: peer.bfd.map(bfd), ..session(state, families, &peer.options, state.config.bgp_hold_s) };
+    let session = external_session(state, families, &peer.options, peer.bfd);
     Peer {
         asn: peer.asn,
         port: peer.port,
@@ -190,6 +190,31 @@ fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Famil
         password: peer.password,
         passive: peer.options.passive,
         session,
+    }
+}
+
+fn external_session(state: &State, families: Families, options: &PeerOptions, config: Option<BfdConfig>) -> Session {
+    Session { bfd: config.map(bfd), ..session(state, families, options, state.config.bgp_hold_s) }
+}
+
+/// The neighbours of an annotation that connect from ranges of addresses. They are external to the policies.
+fn ranges(state: &State, node: &Node, claims: &mut Claims) {
+    for item in node.peer_ranges.iter().filter(|_| state.config.peers.is_empty()) {
+        let key = Key::Dynamic(item.range);
+        if claims.bgp.contains_key(&key) {
+            claims.notices.insert(Notice {
+                subject: Subject::Object(ObjectKey::new(Kind::Node, "", &state.config.node_name)),
+                field: format!("BGP peers {}", item.range),
+                reason: "listed twice; the first entry counts".into(),
+            });
+            continue;
+        }
+        let session = external_session(state, families(state, node), &item.options, item.bfd);
+        claims.bgp.insert(key, Value::Dynamic(Dynamic { asns: vec![item.asn], session }));
+        for name in ["externalpeerset", "allpeerset"] {
+            let set = set(name, Family::of(item.range.addr()));
+            claims.bgp.insert(Key::NeighborMember(set, item.range), Value::NeighborMember);
+        }
     }
 }
 
@@ -231,7 +256,14 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
         modify,
         ..Statement::default()
     };
+    let kept_from_nodes = |n: Family| {
+        FAMILIES.map(|p| statement(&set("servicevipsdefinedset", p), &set("iBGPpeerset", n), false, Modify::default()))
+    };
     let mut export = vec![];
+    // A range of external neighbours may have other nodes inside.
+    if !node.peer_ranges.is_empty() {
+        export.extend(FAMILIES.into_iter().flat_map(kept_from_nodes));
+    }
     let mut cross = |prefixes: &str, neighbors: &str, modify: &Modify| {
         for n in FAMILIES {
             for p in FAMILIES {
@@ -258,11 +290,10 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
     // A reflector passes on what others sent it. Own service addresses are for external peers, here as everywhere.
     if state.config.enable_ibgp && matches!(node.reflector, Some(Reflector::Server(_))) {
         for n in FAMILIES {
-            let neighbors = set("iBGPpeerset", n);
-            for p in FAMILIES {
-                let prefixes = set("servicevipsdefinedset", p);
-                export.push(statement(&prefixes, &neighbors, false, Modify::default()));
+            if node.peer_ranges.is_empty() {
+                export.extend(kept_from_nodes(n));
             }
+            let neighbors = set("iBGPpeerset", n);
             export.push(Statement {
                 name: format!("reflect{neighbors}").into(),
                 neighbor_set: Some(neighbors),

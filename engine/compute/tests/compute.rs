@@ -497,6 +497,43 @@ fn a_router_has_the_sessions_it_is_told_and_they_change_while_it_runs() {
 }
 
 #[test]
+fn a_range_of_neighbours_is_external_and_nodes_inside_are_not() {
+    let range = |range: &str| fairway_objects::BgpPeerRange {
+        range: net(range),
+        asn: 65_002,
+        bfd: None,
+        options: PeerOptions { hold_s: Some(9), passive: true, ..Default::default() },
+    };
+    let Object::Node(made) = node("n1", 1) else { unreachable!("a node") };
+    let ranges = vec![range("192.168.1.0/24"), range("192.168.1.0/24"), range("fd00::/64")];
+    let own = Object::Node(Arc::new(fairway_objects::Node { peer_ranges: ranges, ..(*made).clone() }));
+    let annotated = NodeConfig { peers: vec![], ..config() };
+    let (desired, notices) = computed(annotated, vec![own.clone(), node("n2", 2)]);
+    assert_eq!(notices, ["Node n1: BGP peers 192.168.1.0/24: listed twice; the first entry counts".to_string()].into());
+    for prefix in ["192.168.1.0/24", "fd00::/64"] {
+        let Some(bgp::Value::Dynamic(dynamic)) = desired.bgp.get(&bgp::Key::Dynamic(net(prefix))) else {
+            panic!("no {prefix}")
+        };
+        assert_eq!((dynamic.asns.as_slice(), dynamic.session.hold_s), (&[65_002][..], 9));
+    }
+    assert!(desired.bgp.contains_key(&bgp::Key::NeighborMember("externalpeerset".into(), net("192.168.1.0/24"))));
+    // Node n2 is inside the range: own service addresses are kept from it before they are given to the range.
+    let Some(bgp::Value::Policy(export)) = desired.bgp.get(&bgp::Key::Policy(bgp::Direction::Export)) else {
+        panic!("no export policy")
+    };
+    let at = |name: &str| export.statements.iter().position(|s| &*s.name == name);
+    let kept = at("servicevipsdefinedsetiBGPpeerset").expect("a statement");
+    assert!(!export.statements[kept].accept && Some(kept) < at("servicevipsdefinedsetexternalpeerset"));
+    let mut names: Vec<&str> = export.statements.iter().map(|s| &*s.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), export.statements.len(), "names are unique");
+    // Flags and annotations are not mixed.
+    let (desired, _) = computed(config(), vec![own]);
+    assert!(!desired.bgp.keys().any(|key| matches!(key, bgp::Key::Dynamic(_))));
+}
+
+#[test]
 fn nodes_that_cannot_talk_are_named() {
     let with = |name: &str, address: &str| {
         let Object::Node(made) = node(name, 2) else { unreachable!("a node") };
@@ -547,12 +584,14 @@ fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
     let mut watching = router();
     let Role::Router(config) = &mut watching.role else { panic!("not a router") };
     config.sessions.bfd = bfd;
+    config.peers = vec![RouterPeer { address: ip("192.168.1.7"), asn: 65007, password: None }];
     let (desired, _) = computed(watching, vec![]);
-    let dynamic = desired.bgp.values().find_map(|value| match value {
+    let sessions = desired.bgp.values().filter_map(|value| match value {
         bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
+        bgp::Value::Peer(peer) => Some(peer.session.bfd),
         _ => None,
     });
-    assert_eq!(dynamic, Some(Some(wanted)));
+    assert_eq!(sessions.collect::<Vec<_>>(), [Some(wanted), Some(wanted)]);
 }
 
 /// Applies ops to a table and checks that none is redundant.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-use fairway_objects::{BfdConfig, BgpPeer, Node, Object, ObjectKey, PeerOptions, Reflector};
+use fairway_objects::{BfdConfig, BgpPeer, BgpPeerRange, Node, Object, ObjectKey, PeerOptions, Reflector};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize;
@@ -34,6 +34,7 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
         list.extend(notices.parse::<IpAddr>(field, &address.address, "an IP address"));
     }
     let (communities, large_communities, ext_communities) = communities(&words, &mut notices);
+    let (peers, peer_ranges) = peers(&words, &mut notices);
     let node = Node {
         name: key.name.clone(),
         internal_ips,
@@ -48,7 +49,8 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
         unschedulable: spec.unschedulable.unwrap_or(false),
         path_prepend: path_prepend(&words, &mut notices),
         import_reject: cidrs(&words, "kube-router.io/node.bgp.customimportreject", &mut notices).unwrap_or_default(),
-        peers: peers(&words, &mut notices),
+        peers,
+        peer_ranges,
     };
     Ok((Object::Node(Arc::new(node)), notices.list))
 }
@@ -283,25 +285,41 @@ impl BfdItem {
     }
 }
 
-fn peers(words: &Words, notices: &mut Notices) -> Vec<BgpPeer> {
+fn peers(words: &Words, notices: &mut Notices) -> (Vec<BgpPeer>, Vec<BgpPeerRange>) {
     let name = "kube-router.io/peers";
-    let Some(text) = words.get(name) else { return peer_lists(words, notices) };
+    let Some(text) = words.get(name) else { return (peer_lists(words, notices), vec![]) };
     let items: Vec<Value> = match serde_saphyr::from_str(text) {
         Ok(items) => items,
         Err(error) => {
             notices.add(field(name), format!("not a YAML list of peers: {}", first_line(&error.to_string())));
-            return vec![];
+            return (vec![], vec![]);
         }
     };
-    let mut found = vec![];
+    let (mut found, mut ranges) = (vec![], vec![]);
     for (i, item) in items.into_iter().enumerate() {
         let at = format!("{}[{i}]", field(name));
         match serde_json::from_value::<PeerItem>(item) {
+            Ok(item) if item.remoteip.as_ref().is_some_and(|text| text.contains('/')) => {
+                ranges.extend(peer_range(item, &at, notices));
+            }
             Ok(item) => found.extend(peer(item, &at, notices)),
             Err(error) => notices.add(at, error.to_string()),
         }
     }
-    found
+    (found, ranges)
+}
+
+/// Neighbours that dial, from anywhere in a prefix.
+fn peer_range(item: PeerItem, at: &str, notices: &mut Notices) -> Option<BgpPeerRange> {
+    let range: IpNet = notices.parse(at, item.remoteip.as_deref()?, "an IP address or prefix")?;
+    let useless = [item.localip.is_some(), item.password.is_some(), item.port.is_some()];
+    for (key, _) in ["localip", "password", "port"].iter().zip(useless).filter(|(_, given)| *given) {
+        notices.add(at, format!("{key} has no meaning for a range of neighbours; ignored"));
+    }
+    let one = Some(range.addr().to_string());
+    let item = PeerItem { remoteip: one, localip: None, password: None, port: None, ..item };
+    let BgpPeer { asn, bfd, options, .. } = peer(item, at, notices)?;
+    Some(BgpPeerRange { range: range.trunc(), asn, bfd, options: PeerOptions { passive: true, ..options } })
 }
 
 fn first_line(text: &str) -> &str {

@@ -229,6 +229,7 @@ fn bgp(n: &fairway_objects::Node) -> Vec<String> {
         }
         text
     }));
+    said.extend(n.peer_ranges.iter().map(|r| format!("peers {} AS {}", r.range, r.asn)));
     said
 }
 
@@ -346,6 +347,22 @@ fn every_bgp_annotation_of_a_node() {
             &[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, multihopttl: 3, ttlsecurity: 2}]")],
             &[],
             &["multihopttl and ttlsecurity exclude each other"],
+        ),
+        // A range of neighbours that dial.
+        (
+            &[("peers", "[{remoteip: 192.168.1.0/24, remoteasn: 65002, holdtime: 9}]")],
+            &["peers 192.168.1.0/24 AS 65002"],
+            &[],
+        ),
+        (
+            &[("peers", "[{remoteip: 'fd00::5/64', remoteasn: 65002, password: c2VjcmV0}]")],
+            &["peers fd00::/64 AS 65002"],
+            &["peers][0]: password has no meaning for a range"],
+        ),
+        (
+            &[("peers", "[{remoteip: 192.168.1.0/33, remoteasn: 65002}]")],
+            &[],
+            &["peers][0]: `192.168.1.0/33` is not an IP address or prefix"],
         ),
         // A key that is misspelt is said, and the peer stays.
         (

@@ -32,6 +32,19 @@ impl BgpPeer {
     }
 }
 
+/// Neighbours that connect to us from a range of addresses, from a Node annotation. We dial none of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BgpPeerRange {
+    /// Where they connect from.
+    pub range: IpNet,
+    /// Their autonomous system.
+    pub asn: u32,
+    /// Failure detection.
+    pub bfd: Option<BfdConfig>,
+    /// As for a single one.
+    pub options: PeerOptions,
+}
+
 /// BFD with a neighbour (RFC 5880). Intervals in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BfdConfig {

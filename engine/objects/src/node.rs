@@ -42,6 +42,8 @@ pub struct Node {
     pub import_reject: Vec<IpNet>,
     /// `kube-router.io/peers` or `peer.ips` and its companions; used only without `--peer-router-ips`.
     pub peers: Vec<crate::BgpPeer>,
+    /// Items of `kube-router.io/peers` whose `remoteip` is a prefix.
+    pub peer_ranges: Vec<crate::BgpPeerRange>,
     /// `kube-router.io/rr.server` or `kube-router.io/rr.client`
     pub reflector: Option<Reflector>,
     /// `kube-router.io/bgp-local-addresses`: where BGP is answered; empty: on every address.
@@ -74,6 +76,7 @@ impl Node {
             path_prepend: None,
             import_reject: Vec::new(),
             peers: Vec::new(),
+            peer_ranges: Vec::new(),
             reflector: None,
             bgp_local_addresses: Vec::new(),
             unschedulable: false,

@@ -27,6 +27,8 @@ use mirror::Mirror;
 
 /// How long a daemon may take to answer for the first time.
 const START: Duration = Duration::from_secs(30);
+/// Seconds that a tool may take to answer.
+const ANSWER: &str = "20";
 /// How long a daemon that was asked to end may take.
 const END: Duration = Duration::from_secs(5);
 
@@ -106,7 +108,7 @@ impl Settings {
         self.router.networks.iter().filter(move |net| net.addr().is_ipv6() == ipv6)
     }
 
-    /// Families of the sessions, as `(IPv6, name)`.
+    /// Families of the sessions: for each whether it is IPv6.
     fn families(&self) -> Vec<bool> {
         let sessions = &self.router.sessions;
         [(false, sessions.ipv4), (true, sessions.ipv6)].into_iter().filter_map(|(v6, on)| on.then_some(v6)).collect()
@@ -312,8 +314,8 @@ impl ForeignRouter {
 /// What a command prints that is typed in a shell, complaints included. A program that does not exist is an error.
 /// `$LOG` is the log of the daemon that lives there.
 pub(crate) fn type_in(space: &Namespace, place: Option<&Place>, command: &str) -> io::Result<String> {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::null());
+    let mut shell = Command::new("timeout");
+    shell.args([ANSWER, "sh", "-c", command]).stdin(Stdio::null());
     if let Some(place) = place {
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", place.path("bin"))).env("LOG", place.path("log"));
