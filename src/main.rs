@@ -2,6 +2,7 @@
 //!
 //! This is the only place where the engine's configuration, the simulator and the command line meet.
 
+mod apiserver;
 mod bgp;
 mod check;
 mod flags;
@@ -32,6 +33,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         args: Vec<String>,
     },
+    /// An API server in memory with the controllers of a cluster, for kubectl and for tests.
+    Apiserver(apiserver::Apiserver),
     /// What the BGP speaker of a running daemon sees, and why.
     Bgp(bgp::Bgp),
     /// A running daemon as a whole: planes, what is pending or refused, notices.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Node { args } => node::run(&args),
+        Command::Apiserver(command) => command.run(),
         Command::Bgp(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Run(command) => command.run(),

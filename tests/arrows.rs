@@ -15,6 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/agent",
             "engine/decode",
             "engine/objects",
+            "sim/api",
+            "sim/apiserver",
             "sim/lab",
             "sim/mconnect",
             "sim/scenario",
@@ -58,6 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/objects", &[]),
     ("engine/reconcile", &["engine/desired"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
+    ("sim/apiserver", &["engine/decode", "sim/api"]),
     ("sim/kernel", &["engine/desired"]),
     (
         "sim/lab",
@@ -102,10 +105,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["."]),
     ("axum", &["backends/node"]),
-    ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]),
+    ("hyper", &["sim/apiserver"]),
+    ("k8s-openapi", &["engine/decode", "sim/api", "sim/apiserver", "sim/oracle"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
-    ("tokio", &["backends/admin", "backends/bfd", "backends/bgp", "backends/node", "sim/lab", "sim/mconnect"]),
+    (
+        "tokio",
+        &[
+            ".",
+            "backends/admin",
+            "backends/bfd",
+            "backends/bgp",
+            "backends/node",
+            "sim/apiserver",
+            "sim/lab",
+            "sim/mconnect",
+        ],
+    ),
     ("tonic", &["backends/admin"]),
 ];
 

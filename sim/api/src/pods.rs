@@ -1,6 +1,6 @@
 //! Pods: scheduling, addresses, and the life the kubelet and the Deployment give them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fairway_objects::Protocol;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, Output, PodStart, Task};
 use crate::services::nth;
-use crate::store::{Key, key, list, text};
+use crate::store::{Key, key, list, owner, text};
 use crate::{ContainerPort, Time};
 
 /// `terminationGracePeriodSeconds` when it is absent.
@@ -30,6 +30,8 @@ pub(crate) struct Pod {
     /// Its probe succeeds now.
     pub(crate) healthy: bool,
     pub(crate) deleting: bool,
+    /// How long it may take to end.
+    pub(crate) grace: Time,
 }
 
 impl Pod {
@@ -46,11 +48,26 @@ pub(crate) struct Pods {
     /// Last address given on each node, so that one is not given again at once.
     cursors: BTreeMap<(String, IpNet), u64>,
     made: u64,
+    /// How many pods have an address.
+    used: BTreeMap<IpAddr, u32>,
+    /// How many pods each node has, those that end left out.
+    load: BTreeMap<String, usize>,
+}
+
+/// Counts one less; what nobody has is forgotten.
+fn less<K: Ord, N: Copy + PartialEq + From<bool> + std::ops::SubAssign>(counts: &mut BTreeMap<K, N>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= N::from(true);
+        if *count == N::from(false) {
+            counts.remove(key);
+        }
+    }
 }
 
 impl Pods {
     pub(crate) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Pod)> {
-        self.all.iter().filter(move |((ns, _), _)| ns == namespace).map(|((_, name), pod)| (name.as_str(), pod))
+        let all = self.all.range((namespace.to_string(), String::new())..);
+        all.take_while(move |((ns, _), _)| ns == namespace).map(|((_, name), pod)| (name.as_str(), pod))
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Pod> {
@@ -59,6 +76,52 @@ impl Pods {
 
     fn get_mut(&mut self, namespace: &str, name: &str) -> Option<&mut Pod> {
         self.all.get_mut(&(namespace.into(), name.into()))
+    }
+
+    /// How many pods a node has, those that end left out.
+    fn load(&self, node: &str) -> usize {
+        self.load.get(node).copied().unwrap_or(0)
+    }
+
+    /// A pod gets its node.
+    fn place(&mut self, namespace: &str, name: &str, node: &str) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        pod.node = node.into();
+        if !pod.deleting {
+            *self.load.entry(node.into()).or_default() += 1;
+        }
+    }
+
+    /// A pod gets addresses.
+    fn set_ips(&mut self, namespace: &str, name: &str, ips: Vec<IpNet>) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        let before = std::mem::replace(&mut pod.ips, ips.clone());
+        for ip in ips {
+            *self.used.entry(ip.addr()).or_default() += 1;
+        }
+        for ip in before {
+            less(&mut self.used, &ip.addr());
+        }
+    }
+
+    /// A pod ends.
+    fn end(&mut self, namespace: &str, name: &str, grace: Time) {
+        let Some(pod) = self.get_mut(namespace, name) else { return };
+        pod.grace = grace;
+        if !std::mem::replace(&mut pod.deleting, true) {
+            let node = pod.node.clone();
+            less(&mut self.load, &node);
+        }
+    }
+
+    /// A pod is gone.
+    fn remove(&mut self, namespace: &str, name: &str) -> Option<Pod> {
+        self.set_ips(namespace, name, vec![]);
+        let pod = self.all.remove(&(namespace.to_string(), name.to_string()))?;
+        if !pod.deleting {
+            less(&mut self.load, &pod.node);
+        }
+        Some(pod)
     }
 }
 
@@ -94,10 +157,7 @@ impl Api {
             .pods
             .in_namespace(namespace)
             .filter(|(_, p)| p.deployment.as_deref() == Some(name) && !p.deleting)
-            .map(|(pod, p)| {
-                let beside = self.pods.all.values().filter(|o| o.node == p.node && !o.deleting).count();
-                (pod.to_string(), p.is_ready(), beside)
-            })
+            .map(|(pod, p)| (pod.to_string(), p.is_ready(), self.pods.load(&p.node)))
             .collect();
         let have = of.len() as u64;
         if have > wanted {
@@ -112,17 +172,70 @@ impl Api {
             for _ in have..wanted {
                 self.make_pod(now, namespace, name, &deployment);
             }
+            self.deployment_status(now, namespace, name);
         }
+    }
+
+    /// Counts the pods of a Deployment into its status.
+    fn deployment_status(&mut self, now: Time, namespace: &str, name: &str) {
+        let at = key("Deployment", namespace, name);
+        let Some(mut value) = self.store.value(&at).cloned() else { return };
+        let node_ready = |pod: &Pod| self.nodes.get(&pod.node).is_some_and(|n| n.ready);
+        let pods = self.pods.in_namespace(namespace).map(|(_, p)| p);
+        let pods = pods.filter(|p| p.deployment.as_deref() == Some(name) && !p.deleting);
+        let (all, ready) =
+            pods.fold((0, 0), |(all, ready), p| (all + 1u64, ready + u64::from(p.is_ready() && node_ready(p))));
+        let wanted = value.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+        // A quarter, rounded down, may be missing (`maxUnavailable`).
+        let available = ready >= wanted - wanted / 4;
+        let complete = ready >= wanted && all == wanted;
+        let before: Vec<Value> = list(&value, "/status/conditions").cloned().collect();
+        let stamp = self.store.timestamp(now);
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            let same = before.iter().find(|c| text(c, "/type") == Some(kind) && text(c, "/status") == Some(status));
+            let since = same.and_then(|c| text(c, "/lastTransitionTime")).unwrap_or(&stamp).to_string();
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastUpdateTime": since, "lastTransitionTime": since})
+        };
+        let mut status = json!({
+            "observedGeneration": value.pointer("/metadata/generation").cloned().unwrap_or(json!(1)),
+            "conditions": [
+                if available {
+                    condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+                } else {
+                    let message = "Deployment does not have minimum availability.";
+                    condition("Available", "False", "MinimumReplicasUnavailable", message)
+                },
+                if complete {
+                    condition("Progressing", "True", "NewReplicaSetAvailable", "All pods are ready.")
+                } else {
+                    condition("Progressing", "True", "ReplicaSetUpdated", "Pods are being started.")
+                },
+            ],
+        });
+        // Counts of zero are left out, as the API does.
+        let counts = [
+            ("replicas", all),
+            ("updatedReplicas", all),
+            ("readyReplicas", ready),
+            ("availableReplicas", ready),
+            ("unavailableReplicas", wanted.max(all) - ready),
+        ];
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            status[name] = json!(count);
+        }
+        value["status"] = status;
+        self.store_value(now, &at, value);
     }
 
     fn make_pod(&mut self, now: Time, namespace: &str, deployment: &str, object: &Value) {
         let Some(template) = object.pointer("/spec/template") else { return };
         self.pods.made += 1;
         let name = format!("{deployment}-{:05}", self.pods.made);
-        let mut metadata = template.get("metadata").cloned().unwrap_or(json!({}));
+        let mut metadata = template.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or(json!({}));
         metadata["name"] = json!(name);
         metadata["namespace"] = json!(namespace);
-        metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}]);
+        metadata["ownerReferences"] = json!([owner("apps/v1", "Deployment", object)]);
         let value = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -146,6 +259,7 @@ impl Api {
             probed: false,
             healthy: true,
             deleting: false,
+            grace: Time::from_secs(GRACE_S),
         };
         self.pods.all.insert((namespace.into(), name.into()), pod);
         self.store_value(now, &key("Pod", namespace, name), value);
@@ -160,21 +274,18 @@ impl Api {
         }
         let at = key("Pod", namespace, name);
         let chosen = self.store.value(&at).and_then(|v| text(v, "/spec/nodeName")).map(String::from);
-        let count = |node: &str| self.pods.all.values().filter(|p| p.node == node && !p.deleting).count();
         let best = chosen.filter(|n| self.nodes.contains_key(n)).or_else(|| {
             let usable = self.nodes.iter().filter(|(_, n)| n.ready && !n.cordoned && !n.pod_cidrs.is_empty());
-            usable.map(|(name, _)| (count(name), name)).min().map(|(_, name)| name.clone())
+            usable.map(|(name, _)| (self.pods.load(name), name)).min().map(|(_, name)| name.clone())
         });
         // Without a node the pod waits; every change of a node tries again.
         let Some(node) = best else { return };
         let cidrs = self.nodes.get(&node).map(|n| n.pod_cidrs.clone()).unwrap_or_default();
         let ips: Vec<IpNet> = cidrs.iter().filter_map(|cidr| self.pod_ip(&node, *cidr)).collect();
-        if let Some(pod) = self.pods.get_mut(namespace, name) {
-            pod.node = node.clone();
-            pod.ips = ips;
-        }
+        self.pods.place(namespace, name, &node);
+        self.pods.set_ips(namespace, name, ips);
         if let Some(mut value) = self.store.value(&at).cloned() {
-            value["spec"]["nodeName"] = json!(node);
+            crate::merge(&mut value, &json!({"spec": {"nodeName": node}}));
             self.store_value(now, &at, value);
         }
         let delay = self.draw_ms(self.config.pod_start_ms);
@@ -183,7 +294,6 @@ impl Api {
 
     /// host-local's way: from the second address on, in a circle.
     fn pod_ip(&mut self, node: &str, cidr: IpNet) -> Option<IpNet> {
-        let used: BTreeSet<IpAddr> = self.pods.all.values().flat_map(|p| &p.ips).map(IpNet::addr).collect();
         let size = 1u64.checked_shl((cidr.max_prefix_len() - cidr.prefix_len()).into()).unwrap_or(u64::MAX);
         let cursor = self.pods.cursors.entry((node.into(), cidr)).or_insert(1);
         // The network's own address, the gateway and the broadcast address are not given out.
@@ -191,7 +301,7 @@ impl Api {
         for _ in 0..last.min(1 << 16) {
             *cursor = if *cursor >= last { 2 } else { *cursor + 1 };
             if let Some(ip) = nth(cidr.trunc(), *cursor)
-                && !used.contains(&ip)
+                && !self.pods.used.contains_key(&ip)
             {
                 return IpNet::new(ip, cidr.prefix_len()).ok();
             }
@@ -249,7 +359,7 @@ impl Api {
 
     /// The pod's processes ended and its sandbox is gone.
     pub fn pod_stopped(&mut self, now: Time, namespace: &str, name: &str) {
-        let Some(pod) = self.pods.all.remove(&(namespace.to_string(), name.to_string())) else { return };
+        let Some(pod) = self.pods.remove(namespace, name) else { return };
         self.remove_value(now, &key("Pod", namespace, name));
         self.sync_services_of(now, namespace, &pod.labels);
         if let Some(deployment) = pod.deployment {
@@ -259,26 +369,27 @@ impl Api {
 
     /// The pod ends: its endpoints terminate, it goes on serving until it is stopped.
     pub(crate) fn delete_pod(&mut self, now: Time, namespace: &str, name: &str) {
+        self.delete_pod_within(now, namespace, name, None);
+    }
+
+    /// As [`Api::delete_pod`], within another time than the pod's own. Without any the object is gone at once.
+    pub(crate) fn delete_pod_within(&mut self, now: Time, namespace: &str, name: &str, grace: Option<Time>) {
         let at = key("Pod", namespace, name);
-        let Some(pod) = self.pods.get_mut(namespace, name) else { return };
-        if pod.deleting {
+        let path = "/spec/terminationGracePeriodSeconds";
+        let own = self.store.value(&at).and_then(|v| v.pointer(path)).and_then(Value::as_u64).unwrap_or(GRACE_S);
+        let grace = grace.unwrap_or(Time::from_secs(own));
+        let Some(pod) = self.pods.get(namespace, name) else { return };
+        if pod.deleting && !grace.is_zero() {
             return;
         }
-        pod.deleting = true;
         let (node, started, deployment) = (pod.node.clone(), pod.started, pod.deployment.clone());
-        let value = self.store.value(&at);
-        let path = "/spec/terminationGracePeriodSeconds";
-        let grace = value.and_then(|v| v.pointer(path)).and_then(Value::as_u64).unwrap_or(GRACE_S);
+        self.pods.end(namespace, name, grace);
         if started {
             self.pod_changed(now, namespace, name);
-            self.outputs.push_back(Output::StopPod {
-                namespace: namespace.into(),
-                name: name.into(),
-                node,
-                grace: Time::from_secs(grace),
-            });
-        } else {
-            // Nothing runs that could be stopped.
+            self.outputs.push_back(Output::StopPod { namespace: namespace.into(), name: name.into(), node, grace });
+        }
+        if !started || grace.is_zero() {
+            // Nothing runs that could be stopped, or nobody waits for it.
             self.pod_stopped(now, namespace, name);
             return;
         }
@@ -304,11 +415,53 @@ impl Api {
                 value["status"]["podIP"] = json!(pod.ips.first().map(|ip| ip.addr().to_string()));
             }
             if pod.deleting && value.pointer("/metadata/deletionTimestamp").is_none() {
-                value["metadata"]["deletionGracePeriodSeconds"] = json!(GRACE_S);
+                // As the API server: the time by which the pod must be gone.
+                value["metadata"]["deletionTimestamp"] = json!(self.store.timestamp(now + pod.grace));
+                value["metadata"]["deletionGracePeriodSeconds"] = json!(pod.grace.as_secs());
             }
             self.store_value(now, &at, value);
         }
         self.sync_services_of(now, namespace, &pod.labels);
+        if let Some(deployment) = &pod.deployment {
+            self.deployment_status(now, namespace, deployment);
+        }
+    }
+
+    /// A client changed the pod's object: its labels may be others, and so may be what a kubelet says of it.
+    pub(crate) fn pod_edited(&mut self, now: Time, namespace: &str, name: &str) {
+        let at = key("Pod", namespace, name);
+        let Some(value) = self.store.value(&at).cloned() else { return };
+        let condition = list(&value, "/status/conditions").find(|c| text(c, "/type") == Some("Ready"));
+        let ready = condition.and_then(|c| text(c, "/status")).map(|status| status == "True");
+        let running = text(&value, "/status/phase") == Some("Running");
+        let ips: Vec<IpAddr> = list(&value, "/status/podIPs").filter_map(|ip| text(ip, "/ip")?.parse().ok()).collect();
+        let Some(pod) = self.pods.get_mut(namespace, name) else { return };
+        let before = std::mem::replace(&mut pod.labels, labels(&value, "/metadata/labels"));
+        // Also the kubelet of somebody else may run a pod, and say which addresses it has.
+        let other = running && !ips.is_empty() && !ips.iter().copied().eq(pod.ips.iter().map(IpNet::addr));
+        let nets: Vec<IpNet> = ips
+            .iter()
+            .map(|ip| {
+                let known = pod.ips.iter().find(|net| net.addr().is_ipv4() == ip.is_ipv4());
+                known.and_then(|net| IpNet::new(*ip, net.prefix_len()).ok()).unwrap_or(IpNet::from(*ip))
+            })
+            .collect();
+        if running {
+            pod.started = true;
+            if let Some(ready) = ready {
+                pod.probed |= ready;
+                pod.healthy = ready;
+            }
+        }
+        let moved = before != pod.labels;
+        if other {
+            self.pods.set_ips(namespace, name, nets);
+        }
+        if moved {
+            self.sync_services_of(now, namespace, &before);
+        }
+        self.schedule_pod(now, namespace, name);
+        self.pod_changed(now, namespace, name);
     }
 
     /// Brings the slices of the services up to date that select these labels.
@@ -321,8 +474,8 @@ impl Api {
         };
         let services: Vec<Key> = self
             .store
-            .of_kind("Service")
-            .filter(|(k, s)| k.1 == namespace && selects(&s.value))
+            .of_namespace("Service", namespace, "")
+            .filter(|(_, s)| selects(&s.value))
             .map(|(k, _)| k.clone())
             .collect();
         for (_, namespace, name) in services {

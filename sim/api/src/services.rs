@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Time;
 use crate::api::Api;
-use crate::store::{Key, key, list, text};
+use crate::store::{Key, key, list, owner, text};
 
 /// Most endpoints in one slice (`--max-endpoints-per-slice`).
 const SLICE_MAX: usize = 100;
@@ -47,7 +47,7 @@ impl Api {
             spec.entry("sessionAffinityConfig").or_insert(default);
         }
         self.cluster_ips(at, spec);
-        let mut used = self.node_ports(at);
+        let mut given = BTreeSet::new();
         let (low, high) = self.config.node_port_range;
         for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(port) = port.as_object_mut() else { continue };
@@ -57,18 +57,12 @@ impl Api {
             }
             if ports_outside
                 && port.get("nodePort").is_none_or(|p| p == &json!(0))
-                && let Some(free) = (low..=high).find(|p| !used.contains(p))
+                && let Some(free) = self.store.free_port((low..=high).filter(|p| !given.contains(p)), at)
             {
-                used.insert(free);
+                given.insert(free);
                 port.insert("nodePort".into(), json!(free));
             }
         }
-    }
-
-    fn node_ports(&self, except: &Key) -> BTreeSet<u16> {
-        let services = self.store.of_kind("Service").filter(|(k, _)| *k != except);
-        let ports = services.flat_map(|(_, s)| list(&s.value, "/spec/ports"));
-        ports.filter_map(|p| p.get("nodePort")?.as_u64()?.try_into().ok()).collect()
     }
 
     fn cluster_ips(&self, at: &Key, spec: &mut Map<String, Value>) {
@@ -95,20 +89,13 @@ impl Api {
                 wanted.push(other);
             }
         }
-        let used: BTreeSet<IpAddr> = self
-            .store
-            .of_kind("Service")
-            .filter(|(k, _)| *k != at)
-            .flat_map(|(_, s)| list(&s.value, "/spec/clusterIPs"))
-            .filter_map(|v| v.as_str()?.parse().ok())
-            .collect();
         for v6 in &wanted {
             if given.iter().any(|ip| ip.is_ipv6() == *v6) {
                 continue;
             }
             let Some(range) = self.config.service_cidrs.iter().find(|c| c.addr().is_ipv6() == *v6) else { continue };
             // Addresses are given in order: the first of a range is that of the API server itself.
-            given.extend((2..).map_while(|n| nth(*range, n)).find(|ip| !used.contains(ip)));
+            given.extend(self.store.free_ip((2..).map_while(|n| nth(*range, n)), at));
         }
         given.sort_by_key(|ip| wanted.iter().position(|v6| *v6 == ip.is_ipv6()));
         if let Some(first) = given.first() {
@@ -146,8 +133,8 @@ impl Api {
         };
         let gone: Vec<Key> = self
             .store
-            .of_kind("EndpointSlice")
-            .filter(|(k, s)| k.1 == namespace && ours(&s.value) && !keep.contains(*k))
+            .of_namespace("EndpointSlice", namespace, &format!("{name}-ip"))
+            .filter(|(k, s)| ours(&s.value) && !keep.contains(*k))
             .map(|(k, _)| k.clone())
             .collect();
         for at in gone {
@@ -205,7 +192,7 @@ impl Api {
                         "kubernetes.io/service-name": name,
                         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
                     },
-                    "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": name}],
+                    "ownerReferences": [owner("v1", "Service", service)],
                 },
                 "addressType": family(v6),
                 "ports": ports,
