@@ -96,9 +96,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["."]),
     ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]),
+    ("kube", &["backends/kube"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
-    ("tokio", &["backends/admin", "backends/bgp", "backends/node", "sim/lab", "sim/mconnect"]),
+    ("tokio", &["backends/admin", "backends/bgp", "backends/kube", "backends/node", "sim/lab", "sim/mconnect"]),
     ("tonic", &["backends/admin"]),
 ];
 
