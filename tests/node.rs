@@ -173,7 +173,8 @@ cat node.log
 #[test]
 fn a_wrong_command_line_says_what_is_wrong_before_anything_happens() {
     let run = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_fairway")).arg("node").args(args).output().expect("runs");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
+        let output = command.arg("node").args(args).env_remove("KUBERNETES_SERVICE_HOST").output().expect("runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let off = ["--run-firewall=false", "--enable-overlay=false", "--enable-pod-egress=false"];
@@ -185,7 +186,10 @@ fn a_wrong_command_line_says_what_is_wrong_before_anything_happens() {
     assert!(text.contains("--advertise-cluster-ip"), "{text}");
     let (status, text) = run(&off);
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("--manifests FOLDER"), "{text}");
+    assert!(text.contains("no API server: give --kubeconfig or --master"), "{text}");
+    let (status, text) = run(&[&off[..], &["--kubeconfig", "no-such-file"]].concat());
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("--kubeconfig no-such-file: No such file"), "{text}");
     let (status, text) = run(&[&off[..], &["--manifests", "no-such-folder"]].concat());
     assert_eq!(status, Some(2), "{text}");
     assert!(text.contains("no-such-folder: No such file"), "{text}");

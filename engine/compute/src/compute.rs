@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Pod, Route, Rule, Sysctl, Table};
-use fairway_objects::{Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Service};
+use fairway_objects::{
+    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, Service,
+};
 
 use crate::ledger::Ledger;
 use crate::state::State;
@@ -147,6 +149,14 @@ impl Board {
     }
 }
 
+/// The kinds of which a node with this configuration must hear. Others change nothing.
+pub fn watched(config: &NodeConfig) -> &'static [Kind] {
+    match config.role {
+        Role::Node => &[Kind::Node, Kind::Service, Kind::EndpointSlice],
+        Role::Router(_) => &[],
+    }
+}
+
 /// One node's desired state, kept up to date.
 #[derive(Clone, Debug)]
 pub struct Compute {
@@ -201,8 +211,7 @@ impl Compute {
 
     /// Whether every kind that matters was listed once. Before that nothing may be deleted from a kernel.
     pub fn synced(&self) -> bool {
-        self.state.is_router()
-            || [Kind::Node, Kind::Service, Kind::EndpointSlice].iter().all(|kind| self.listed.contains(kind))
+        watched(&self.state.config).iter().all(|kind| self.listed.contains(kind))
     }
 
     /// Takes a change from the API server.
