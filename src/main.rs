@@ -2,6 +2,7 @@
 //!
 //! This is the only place where the engine's configuration, the simulator and the command line meet.
 
+mod apiserver;
 mod bgp;
 mod check;
 mod documents;
@@ -52,6 +53,8 @@ enum Command {
         /// Of this command, for example `node`; without it of `fairway`.
         command: Option<String>,
     },
+    /// An API server in memory with the controllers of a cluster, for kubectl and for tests.
+    Apiserver(apiserver::Apiserver),
     /// What the BGP speaker of a running daemon sees, and why.
     Bgp(bgp::Bgp),
     /// Play scenarios.
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         }
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { command } => documents::man(command.as_deref()),
+        Command::Apiserver(command) => command.run(),
         Command::Bgp(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),

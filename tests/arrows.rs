@@ -15,6 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/agent",
             "engine/decode",
             "engine/objects",
+            "sim/api",
+            "sim/apiserver",
             "sim/lab",
             "sim/mconnect",
             "sim/scenario",
@@ -52,6 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/objects", &[]),
     ("engine/reconcile", &["engine/desired"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
+    ("sim/apiserver", &["engine/decode", "sim/api"]),
     ("sim/kernel", &["engine/desired"]),
     (
         "sim/lab",
@@ -99,7 +102,20 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("kube", &["backends/kube"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
-    ("tokio", &["backends/admin", "backends/bgp", "backends/kube", "backends/node", "sim/lab", "sim/mconnect"]),
+    ("hyper", &["sim/apiserver"]),
+    (
+        "tokio",
+        &[
+            ".",
+            "backends/admin",
+            "backends/bgp",
+            "backends/kube",
+            "backends/node",
+            "sim/apiserver",
+            "sim/lab",
+            "sim/mconnect",
+        ],
+    ),
     ("tonic", &["backends/admin"]),
 ];
 

@@ -94,5 +94,5 @@ fn table(rows: &[Difference]) -> String {
         }
         text.push('\n');
     }
-    text + "All other flags of kube-router 2.11 are here and do the same.\n"
+    text + "All other flags of kube-router 2.11 are here with the same name, type and default.\n"
 }

@@ -31,7 +31,14 @@ pub struct ApiConfig {
     pub node_grace_s: u32,
     /// From then to the eviction of its pods, in seconds.
     pub eviction_s: u32,
+    /// When the cluster began, in seconds since 1970.
+    pub epoch_s: u64,
+    /// Whether a Node object that a client makes has a kubelet behind it. Otherwise only registered nodes have.
+    pub adopt_nodes: bool,
 }
+
+/// The start of 2026 in seconds since 1970, when a simulated cluster begins unless told otherwise.
+const EPOCH_S: u64 = 1_767_225_600;
 
 impl Default for ApiConfig {
     fn default() -> Self {
@@ -43,6 +50,8 @@ impl Default for ApiConfig {
             probe_ms: (100, 500),
             node_grace_s: 40,
             eviction_s: 300,
+            epoch_s: EPOCH_S,
+            adopt_nodes: false,
         }
     }
 }
@@ -69,6 +78,44 @@ pub enum ApiError {
         /// Namespace and name asked for.
         name: String,
     },
+    /// An object of this name exists.
+    #[error("{kind} {name} already exists")]
+    AlreadyExists {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// The object is not the one, or not in the state, that the client expects.
+    #[error("Operation cannot be fulfilled on {kind} {name}: {reason}")]
+    Conflict {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What differs.
+        reason: String,
+    },
+    /// The object cannot be as the client wants it.
+    #[error("{kind} {name} is invalid: {field}: {reason}")]
+    Invalid {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Path of the wrong field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What every namespace has.
+fn default_namespace(name: &str, value: &mut Value) {
+    if !value.get("status").is_some_and(Value::is_object) {
+        value["status"] = json!({"phase": "Active"});
+    }
+    merge(value, &json!({"metadata": {"labels": {"kubernetes.io/metadata.name": name}}}));
 }
 
 /// A port of a container.
@@ -167,8 +214,8 @@ impl Api {
     /// An empty cluster with the namespaces every cluster has.
     pub fn new(config: ApiConfig, seed: u64) -> Self {
         let mut api = Api {
+            store: Store::new(config.epoch_s),
             config,
-            store: Store::default(),
             watchers: Watchers::default(),
             rng: oorandom::Rand64::new(u128::from(seed)),
             nodes: BTreeMap::new(),
@@ -178,7 +225,8 @@ impl Api {
             sequence: 0,
         };
         for name in ["default", "kube-system"] {
-            let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            let mut value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            default_namespace(name, &mut value);
             api.store_value(Time::ZERO, &key("Namespace", "", name), value);
         }
         api
@@ -252,7 +300,7 @@ impl Api {
         let existing = self.store.get(&at);
         let created = existing.is_none();
         let last = existing.and_then(|s| s.applied.clone()).unwrap_or(Value::Null);
-        let mut value = existing.map_or_else(|| json!({}), |s| s.value.clone());
+        let mut value = existing.map_or_else(|| json!({}), |s| (*s.value).clone());
         merge(&mut value, &three_way(&last, &manifest));
         let changed = self.write(now, &at, value, created);
         self.store.set_applied(&at, manifest);
@@ -265,15 +313,13 @@ impl Api {
     }
 
     /// Stores what a client wrote, with defaults, and lets the controllers react.
-    fn write(&mut self, now: Time, at: &crate::store::Key, mut value: Value, created: bool) -> bool {
+    pub(crate) fn write(&mut self, now: Time, at: &crate::store::Key, mut value: Value, created: bool) -> bool {
         if !cluster_scoped(&at.0)
             && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
         {
             metadata.insert("namespace".into(), json!(at.1));
         }
-        if at.0 == "Service" {
-            self.default_service(at, &mut value);
-        }
+        self.defaults(at, &mut value);
         let changed = self.store_value(now, at, value);
         if changed {
             self.object_changed(now, at, created);
@@ -281,7 +327,16 @@ impl Api {
         changed
     }
 
-    fn not_found(at: &crate::store::Key) -> ApiError {
+    /// Fills in what the server adds to an object that is about to be stored.
+    pub(crate) fn defaults(&self, at: &crate::store::Key, value: &mut Value) {
+        match at.0.as_str() {
+            "Service" => self.default_service(at, value),
+            "Namespace" => default_namespace(&at.2, value),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn not_found(at: &crate::store::Key) -> ApiError {
         let name = if at.1.is_empty() { at.2.clone() } else { format!("{}/{}", at.1, at.2) };
         ApiError::NotFound { kind: at.0.clone(), name }
     }
@@ -368,7 +423,7 @@ impl Api {
 
     /// All objects of a kind, by namespace and name.
     pub fn list(&self, kind: &str) -> impl Iterator<Item = &Value> {
-        self.store.of_kind(kind).map(|(_, stored)| &stored.value)
+        self.store.of_kind(kind).map(|(_, stored)| &*stored.value)
     }
 
     /// A node's agent starts watching: it gets the lists of all kinds, then changes. Pods only of its node.

@@ -54,7 +54,7 @@ pub struct ApplyError {
 }
 
 /// JSON merge patch (RFC 7386).
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
+pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -74,7 +74,7 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
 
 /// What a manifest says that was applied before and is applied now in another form: the fields it left out become
 /// `null`, so that merging removes them.
-pub(crate) fn three_way(last: &Value, now: &Value) -> Value {
+pub fn three_way(last: &Value, now: &Value) -> Value {
     let (Value::Object(last), Value::Object(now)) = (last, now) else { return now.clone() };
     let mut out = Map::new();
     for (key, value) in now {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::Time;
-use crate::api::{Api, Task};
+use crate::api::{Api, NodeState, Task};
 use crate::store::{Key, list, text};
 
 impl Api {
@@ -23,6 +23,9 @@ impl Api {
         let (low, high) = self.config.lag_ms;
         let rng = &mut self.rng;
         self.watchers.changed(&stored, || draw(rng, (low, high)), now);
+        if at.0 == "Pod" {
+            self.empty_namespace(now, &at.1);
+        }
         true
     }
 
@@ -48,6 +51,7 @@ impl Api {
                     self.new_pod(now, namespace, name, value, None);
                 }
             }
+            "Pod" => self.pod_edited(now, namespace, name),
             "Node" => self.node_edited(now, name),
             _ => {}
         }
@@ -69,9 +73,23 @@ impl Api {
         let Some(value) = self.store.value(&at) else { return };
         let cordoned = value.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false);
         let cidrs: Vec<_> = list(value, "/spec/podCIDRs").filter_map(|c| c.as_str()?.parse().ok()).collect();
+        let says_ready = |status: &str| {
+            let mut conditions = list(value, "/status/conditions");
+            conditions.any(|c| text(c, "/type") == Some("Ready") && text(c, "/status") == Some(status))
+        };
+        let (ready, unready) = (says_ready("True"), says_ready("False") || says_ready("Unknown"));
         if let Some(node) = self.nodes.get_mut(name) {
             node.cordoned = cordoned;
             node.pod_cidrs = cidrs;
+            if node.ready != ready && (ready || unready) {
+                self.node_ready_changed(now, name, ready);
+            }
+        } else if self.config.adopt_nodes {
+            let state = NodeState { pod_cidrs: cidrs, ready: true, cordoned, alive: true, changed: now };
+            self.nodes.insert(name.into(), state);
+            if !ready && !unready {
+                self.write_node_ready(now, name, "True");
+            }
         }
         self.schedule_all(now);
     }
@@ -86,17 +104,25 @@ impl Api {
     }
 
     pub(crate) fn set_node_ready(&mut self, now: Time, name: &str, ready: bool) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        if node.ready == ready {
+        if self.nodes.get(name).is_none_or(|node| node.ready == ready) {
             return;
         }
-        node.ready = ready;
+        self.write_node_ready(now, name, if ready { "True" } else { "Unknown" });
+        self.node_ready_changed(now, name, ready);
+    }
+
+    fn write_node_ready(&mut self, now: Time, name: &str, status: &str) {
         let at = crate::store::key("Node", "", name);
         if let Some(mut value) = self.store.value(&at).cloned() {
-            let status = if ready { "True" } else { "Unknown" };
-            value["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+            crate::merge(&mut value, &json!({"status": {"conditions": [{"type": "Ready", "status": status}]}}));
             self.store_value(now, &at, value);
         }
+    }
+
+    /// What follows when a node became ready, or ceased to be.
+    fn node_ready_changed(&mut self, now: Time, name: &str, ready: bool) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.ready = ready;
         for (namespace, pod) in self.pods_on(name) {
             self.pod_changed(now, &namespace, &pod);
         }

@@ -5,6 +5,10 @@
 //! its own, drawn from the seed; changes to one object within the lag become one. Time is an argument, and the same
 //! seed gives the same cluster.
 //!
+//! For clients that speak HTTP (`fairway-apiserver`) there are the REST verbs ([`Api::create`], [`Api::replace`],
+//! [`Api::delete_with`]) and the changes since a resource version ([`Api::changes_since`]), of which a bounded number is
+//! remembered.
+//!
 //! Deliberately not here: what a node does with an object (the engine), pods as processes (whoever drives this is the
 //! kubelet), admission and authorisation. A Deployment makes its pods directly, without a ReplicaSet between. Start
 //! reading at [`Api`].
@@ -13,12 +17,15 @@ mod api;
 mod apply;
 mod controllers;
 mod pods;
+mod rest;
 mod services;
 mod store;
 mod watch;
 
 pub use api::{Api, ApiConfig, ApiError, ContainerPort, NodeSpec, Output, PodStart};
-pub use apply::{Action, Applied, ApplyError};
+pub use apply::{Action, Applied, ApplyError, merge, three_way};
+pub use rest::{DeleteOptions, Part};
+pub use store::{Change, Gone, cluster_scoped};
 pub use watch::WatcherId;
 
 /// Virtual time since the start of the cluster.

@@ -30,6 +30,8 @@ pub(crate) struct Pod {
     /// Its probe succeeds now.
     pub(crate) healthy: bool,
     pub(crate) deleting: bool,
+    /// How long it may take to end.
+    pub(crate) grace: Time,
 }
 
 impl Pod {
@@ -50,7 +52,8 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Pod)> {
-        self.all.iter().filter(move |((ns, _), _)| ns == namespace).map(|((_, name), pod)| (name.as_str(), pod))
+        let all = self.all.range((namespace.to_string(), String::new())..);
+        all.take_while(move |((ns, _), _)| ns == namespace).map(|((_, name), pod)| (name.as_str(), pod))
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Pod> {
@@ -112,14 +115,67 @@ impl Api {
             for _ in have..wanted {
                 self.make_pod(now, namespace, name, &deployment);
             }
+            self.deployment_status(now, namespace, name);
         }
+    }
+
+    /// Counts the pods of a Deployment into its status.
+    fn deployment_status(&mut self, now: Time, namespace: &str, name: &str) {
+        let at = key("Deployment", namespace, name);
+        let Some(mut value) = self.store.value(&at).cloned() else { return };
+        let node_ready = |pod: &Pod| self.nodes.get(&pod.node).is_some_and(|n| n.ready);
+        let pods = self.pods.in_namespace(namespace).map(|(_, p)| p);
+        let pods = pods.filter(|p| p.deployment.as_deref() == Some(name) && !p.deleting);
+        let (all, ready) =
+            pods.fold((0, 0), |(all, ready), p| (all + 1u64, ready + u64::from(p.is_ready() && node_ready(p))));
+        let wanted = value.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+        // A quarter, rounded down, may be missing (`maxUnavailable`).
+        let available = ready >= wanted - wanted / 4;
+        let complete = ready >= wanted && all == wanted;
+        let before: Vec<Value> = list(&value, "/status/conditions").cloned().collect();
+        let stamp = self.store.timestamp(now);
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            let same = before.iter().find(|c| text(c, "/type") == Some(kind) && text(c, "/status") == Some(status));
+            let since = same.and_then(|c| text(c, "/lastTransitionTime")).unwrap_or(&stamp).to_string();
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastUpdateTime": since, "lastTransitionTime": since})
+        };
+        let mut status = json!({
+            "observedGeneration": value.pointer("/metadata/generation").cloned().unwrap_or(json!(1)),
+            "conditions": [
+                if available {
+                    condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+                } else {
+                    let message = "Deployment does not have minimum availability.";
+                    condition("Available", "False", "MinimumReplicasUnavailable", message)
+                },
+                if complete {
+                    condition("Progressing", "True", "NewReplicaSetAvailable", "All pods are ready.")
+                } else {
+                    condition("Progressing", "True", "ReplicaSetUpdated", "Pods are being started.")
+                },
+            ],
+        });
+        // Counts of zero are left out, as the API does.
+        let counts = [
+            ("replicas", all),
+            ("updatedReplicas", all),
+            ("readyReplicas", ready),
+            ("availableReplicas", ready),
+            ("unavailableReplicas", wanted.max(all) - ready),
+        ];
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            status[name] = json!(count);
+        }
+        value["status"] = status;
+        self.store_value(now, &at, value);
     }
 
     fn make_pod(&mut self, now: Time, namespace: &str, deployment: &str, object: &Value) {
         let Some(template) = object.pointer("/spec/template") else { return };
         self.pods.made += 1;
         let name = format!("{deployment}-{:05}", self.pods.made);
-        let mut metadata = template.get("metadata").cloned().unwrap_or(json!({}));
+        let mut metadata = template.get("metadata").filter(|m| m.is_object()).cloned().unwrap_or(json!({}));
         metadata["name"] = json!(name);
         metadata["namespace"] = json!(namespace);
         metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}]);
@@ -146,6 +202,7 @@ impl Api {
             probed: false,
             healthy: true,
             deleting: false,
+            grace: Time::from_secs(GRACE_S),
         };
         self.pods.all.insert((namespace.into(), name.into()), pod);
         self.store_value(now, &key("Pod", namespace, name), value);
@@ -174,7 +231,7 @@ impl Api {
             pod.ips = ips;
         }
         if let Some(mut value) = self.store.value(&at).cloned() {
-            value["spec"]["nodeName"] = json!(node);
+            crate::merge(&mut value, &json!({"spec": {"nodeName": node}}));
             self.store_value(now, &at, value);
         }
         let delay = self.draw_ms(self.config.pod_start_ms);
@@ -259,26 +316,28 @@ impl Api {
 
     /// The pod ends: its endpoints terminate, it goes on serving until it is stopped.
     pub(crate) fn delete_pod(&mut self, now: Time, namespace: &str, name: &str) {
+        self.delete_pod_within(now, namespace, name, None);
+    }
+
+    /// As [`Api::delete_pod`], within another time than the pod's own. Without any the object is gone at once.
+    pub(crate) fn delete_pod_within(&mut self, now: Time, namespace: &str, name: &str, grace: Option<Time>) {
         let at = key("Pod", namespace, name);
+        let path = "/spec/terminationGracePeriodSeconds";
+        let own = self.store.value(&at).and_then(|v| v.pointer(path)).and_then(Value::as_u64).unwrap_or(GRACE_S);
+        let grace = grace.unwrap_or(Time::from_secs(own));
         let Some(pod) = self.pods.get_mut(namespace, name) else { return };
-        if pod.deleting {
+        if pod.deleting && !grace.is_zero() {
             return;
         }
         pod.deleting = true;
+        pod.grace = grace;
         let (node, started, deployment) = (pod.node.clone(), pod.started, pod.deployment.clone());
-        let value = self.store.value(&at);
-        let path = "/spec/terminationGracePeriodSeconds";
-        let grace = value.and_then(|v| v.pointer(path)).and_then(Value::as_u64).unwrap_or(GRACE_S);
         if started {
             self.pod_changed(now, namespace, name);
-            self.outputs.push_back(Output::StopPod {
-                namespace: namespace.into(),
-                name: name.into(),
-                node,
-                grace: Time::from_secs(grace),
-            });
-        } else {
-            // Nothing runs that could be stopped.
+            self.outputs.push_back(Output::StopPod { namespace: namespace.into(), name: name.into(), node, grace });
+        }
+        if !started || grace.is_zero() {
+            // Nothing runs that could be stopped, or nobody waits for it.
             self.pod_stopped(now, namespace, name);
             return;
         }
@@ -304,11 +363,49 @@ impl Api {
                 value["status"]["podIP"] = json!(pod.ips.first().map(|ip| ip.addr().to_string()));
             }
             if pod.deleting && value.pointer("/metadata/deletionTimestamp").is_none() {
-                value["metadata"]["deletionGracePeriodSeconds"] = json!(GRACE_S);
+                // As the API server: the time by which the pod must be gone.
+                value["metadata"]["deletionTimestamp"] = json!(self.store.timestamp(now + pod.grace));
+                value["metadata"]["deletionGracePeriodSeconds"] = json!(pod.grace.as_secs());
             }
             self.store_value(now, &at, value);
         }
         self.sync_services_of(now, namespace, &pod.labels);
+        if let Some(deployment) = &pod.deployment {
+            self.deployment_status(now, namespace, deployment);
+        }
+    }
+
+    /// A client changed the pod's object: its labels may be others, and so may be what a kubelet says of it.
+    pub(crate) fn pod_edited(&mut self, now: Time, namespace: &str, name: &str) {
+        let at = key("Pod", namespace, name);
+        let Some(value) = self.store.value(&at).cloned() else { return };
+        let condition = list(&value, "/status/conditions").find(|c| text(c, "/type") == Some("Ready"));
+        let ready = condition.and_then(|c| text(c, "/status")).map(|status| status == "True");
+        let running = text(&value, "/status/phase") == Some("Running");
+        let ips: Vec<IpAddr> = list(&value, "/status/podIPs").filter_map(|ip| text(ip, "/ip")?.parse().ok()).collect();
+        let Some(pod) = self.pods.get_mut(namespace, name) else { return };
+        let before = std::mem::replace(&mut pod.labels, labels(&value, "/metadata/labels"));
+        if running {
+            // Also the kubelet of somebody else may run a pod.
+            if !ips.iter().eq(pod.ips.iter().map(IpNet::addr).collect::<Vec<_>>().iter()) && !ips.is_empty() {
+                let prefix = |ip: &IpAddr| pod.ips.iter().find(|net| net.addr().is_ipv4() == ip.is_ipv4());
+                let nets = ips.iter().map(|ip| {
+                    let length = prefix(ip).map_or(if ip.is_ipv4() { 32 } else { 128 }, IpNet::prefix_len);
+                    IpNet::new(*ip, length).unwrap_or(IpNet::from(*ip))
+                });
+                pod.ips = nets.collect();
+            }
+            pod.started = true;
+            if let Some(ready) = ready {
+                pod.probed |= ready;
+                pod.healthy = ready;
+            }
+        }
+        if before != pod.labels {
+            self.sync_services_of(now, namespace, &before);
+        }
+        self.schedule_pod(now, namespace, name);
+        self.pod_changed(now, namespace, name);
     }
 
     /// Brings the slices of the services up to date that select these labels.

@@ -1,6 +1,7 @@
-//! Objects by kind, namespace and name, with the version and the decoded form of each.
+//! Objects by kind, namespace and name, with the version and the decoded form of each, and what changed lately.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use fairway_objects::{Delta, ObjectKey};
 use serde_json::{Value, json};
@@ -10,17 +11,49 @@ use crate::Time;
 /// Kind, namespace (empty for cluster-scoped kinds), name.
 pub(crate) type Key = (String, String, String);
 
-/// Seconds from 1970 to the start of 2026, when every simulated cluster begins.
-const EPOCH_S: u64 = 1_767_225_600;
-
 /// One stored object.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    pub(crate) value: Value,
+    pub(crate) value: Arc<Value>,
     /// What a watch tells of it; `None` for kinds that no node watches. Decoded once, shared by all watchers.
     pub(crate) delta: Option<Delta>,
     /// What `kubectl apply` gave last, to find what it leaves out now.
     pub(crate) applied: Option<Value>,
+}
+
+/// One change of one object, as a watch by resource version tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The store's version with this change; each change has its own.
+    pub version: u64,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The object before; `None` if it was created.
+    pub before: Option<Arc<Value>>,
+    /// The object after. Of a deleted one this is its last state with the version of the deletion.
+    pub after: Arc<Value>,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// The changes asked for are no longer remembered (HTTP 410).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {asked} ({oldest})")]
+pub struct Gone {
+    /// The version asked for.
+    pub asked: u64,
+    /// The oldest version that can be continued.
+    pub oldest: u64,
+}
+
+/// What changed lately in one kind.
+#[derive(Debug, Default)]
+struct History {
+    changes: VecDeque<Change>,
+    /// The version of the last change that was forgotten.
+    compacted: u64,
 }
 
 /// The store.
@@ -28,10 +61,17 @@ pub(crate) struct Stored {
 pub(crate) struct Store {
     objects: BTreeMap<Key, Stored>,
     version: u64,
+    /// Seconds from 1970 to the start of the cluster.
+    epoch_s: u64,
+    /// How many changes of each kind are remembered.
+    history_max: usize,
+    history: BTreeMap<String, History>,
+    /// From this version on changes are remembered at all.
+    history_from: u64,
 }
 
 /// Whether objects of a kind have no namespace.
-pub(crate) fn cluster_scoped(kind: &str) -> bool {
+pub fn cluster_scoped(kind: &str) -> bool {
     matches!(
         kind,
         "Node"
@@ -67,9 +107,26 @@ pub(crate) fn list<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a
     value.pointer(path).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// RFC 3339 with seconds, as Kubernetes writes `metadata.creationTimestamp`.
-fn timestamp(now: Time) -> String {
-    let seconds = EPOCH_S + now.as_secs();
+/// Kinds whose `metadata.generation` counts the changes of everything but metadata and status.
+fn has_generation(kind: &str) -> bool {
+    matches!(
+        kind,
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "NetworkPolicy" | "EndpointSlice" | "Ingress"
+    )
+}
+
+/// Whether two states of an object are the same but for metadata and status.
+fn same_spec(a: &Value, b: &Value) -> bool {
+    let spec = |v: &Value| {
+        let fields = v.as_object().into_iter().flatten();
+        let fields = fields.filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status"));
+        fields.map(|(k, v)| (k.clone(), v.clone())).collect::<BTreeMap<_, _>>()
+    };
+    spec(a) == spec(b)
+}
+
+/// RFC 3339 with seconds, as Kubernetes writes `metadata.creationTimestamp`, of seconds since 1970.
+pub(crate) fn timestamp(seconds: u64) -> String {
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
@@ -88,12 +145,17 @@ fn timestamp(now: Time) -> String {
 }
 
 impl Store {
+    /// An empty store of a cluster that began so many seconds after 1970.
+    pub(crate) fn new(epoch_s: u64) -> Self {
+        Store { epoch_s, ..Store::default() }
+    }
+
     pub(crate) fn get(&self, key: &Key) -> Option<&Stored> {
         self.objects.get(key)
     }
 
     pub(crate) fn value(&self, key: &Key) -> Option<&Value> {
-        self.objects.get(key).map(|o| &o.value)
+        self.objects.get(key).map(|o| &*o.value)
     }
 
     /// Objects of a kind by namespace and name.
@@ -103,11 +165,16 @@ impl Store {
         self.objects.range(from..).take_while(move |(key, _)| key.0 == kind)
     }
 
+    /// Keys of everything in a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Key> {
+        self.objects.keys().filter(|k| k.1 == namespace).cloned().collect()
+    }
+
     /// Stores an object. Returns whether anything changed; an equal object keeps its version.
     pub(crate) fn put(&mut self, now: Time, key: &Key, mut value: Value) -> bool {
         let old = self.objects.get(key);
         let kept = |path: &str| old.and_then(|o| o.value.pointer(path)).cloned();
-        let created = kept("/metadata/creationTimestamp").unwrap_or_else(|| timestamp(now).into());
+        let created = kept("/metadata/creationTimestamp").unwrap_or_else(|| self.timestamp(now).into());
         let uid = kept("/metadata/uid")
             .unwrap_or_else(|| format!("00000000-0000-4000-8000-{:012x}", self.version + 1).into());
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -118,7 +185,14 @@ impl Store {
                 None => metadata.remove("resourceVersion"),
             };
         }
-        if old.is_some_and(|o| o.value == value) {
+        if has_generation(&key.0) {
+            let before = kept("/metadata/generation").and_then(|g| g.as_u64()).unwrap_or(0);
+            let same = old.is_some_and(|o| same_spec(&o.value, &value));
+            if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("generation".into(), json!(if same { before } else { before + 1 }));
+            }
+        }
+        if old.is_some_and(|o| *o.value == value) {
             return false;
         }
         self.version += 1;
@@ -127,8 +201,62 @@ impl Store {
         }
         let delta = fairway_decode::decode(&value).ok();
         let applied = old.and_then(|o| o.applied.clone());
+        let before = old.map(|o| o.value.clone());
+        let value = Arc::new(value);
+        self.remember(key, before, value.clone(), false);
         self.objects.insert(key.clone(), Stored { value, delta, applied });
         true
+    }
+
+    /// The time as text, in seconds.
+    pub(crate) fn timestamp(&self, now: Time) -> String {
+        timestamp(self.epoch_s + now.as_secs())
+    }
+
+    fn remember(&mut self, key: &Key, before: Option<Arc<Value>>, after: Arc<Value>, deleted: bool) {
+        if self.history_max == 0 {
+            return;
+        }
+        let (kind, namespace, name) = key.clone();
+        let history = self.history.entry(kind).or_default();
+        history.changes.push_back(Change { version: self.version, namespace, name, before, after, deleted });
+        while history.changes.len() > self.history_max {
+            if let Some(forgotten) = history.changes.pop_front() {
+                history.compacted = forgotten.version;
+            }
+        }
+    }
+
+    /// Remembers so many changes of each kind from now on; none by default.
+    pub(crate) fn keep_history(&mut self, changes: usize) {
+        if self.history_max == 0 {
+            self.history_from = self.version;
+        }
+        self.history_max = changes;
+    }
+
+    /// Forgets all changes so far.
+    pub(crate) fn compact(&mut self) {
+        self.history.clear();
+        self.history_from = self.version;
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Changes of a kind after a version, oldest first.
+    pub(crate) fn since(&self, kind: &str, version: u64) -> Result<impl DoubleEndedIterator<Item = &Change>, Gone> {
+        let history = self.history.get(kind);
+        let oldest = history.map_or(0, |h| h.compacted).max(self.history_from);
+        if version < oldest {
+            return Err(Gone { asked: version, oldest });
+        }
+        let all = history.map(|h| {
+            let from = h.changes.partition_point(|c| c.version <= version);
+            h.changes.range(from..)
+        });
+        Ok(all.into_iter().flatten())
     }
 
     /// Remembers what was applied.
@@ -139,11 +267,14 @@ impl Store {
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Stored> {
-        let removed = self.objects.remove(key);
-        if removed.is_some() {
-            self.version += 1;
+        let removed = self.objects.remove(key)?;
+        self.version += 1;
+        let mut last = (*removed.value).clone();
+        if let Some(metadata) = last.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".into(), json!(self.version.to_string()));
         }
-        removed
+        self.remember(key, Some(removed.value.clone()), Arc::new(last), true);
+        Some(removed)
     }
 }
 
