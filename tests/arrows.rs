@@ -98,7 +98,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates of others that only these folders may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["."]),
-    ("k8s-openapi", &["engine/decode", "sim/api", "sim/oracle"]),
+    ("k8s-openapi", &["engine/decode", "sim/api", "sim/apiserver", "sim/oracle"]),
     ("kube", &["backends/kube"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),

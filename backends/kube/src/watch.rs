@@ -5,6 +5,7 @@
 //! | `Stream` | a watch that begins with all objects (`sendInitialEvents`) | `Watch` at the bookmark that ends them; `List` where the server has no such thing |
 //! | `List` | pages of a consistent list | `Watch` after the last page |
 //! | `Watch` | a watch from the version that was heard last | `Stream` or `List` when that version is gone, or three watches failed one after the other |
+//! | `Check` | one object, for the sake of the version with it, after a watch broke | `Watch`; `Stream` or `List` when the server is behind us: then its store was set back, and a watch from our version would be silent for ever |
 
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ pub(crate) struct Odd {
 enum Phase {
     Stream,
     List { next: Option<String> },
+    Check,
     Watch,
 }
 
@@ -96,7 +98,7 @@ pub(crate) struct Watch {
     kind: Kind,
     selector: Option<String>,
     phase: Phase,
-    /// `resourceVersion` heard last; only in phase `Watch`.
+    /// `resourceVersion` heard last; only in phases `Watch` and `Check`.
     version: String,
     /// Whether the server offers `sendInitialEvents`, as far as we know.
     streams: bool,
@@ -205,6 +207,7 @@ impl Watch {
                 let next = next.as_deref().map(|c| format!("&continue={}", encode(c))).unwrap_or_default();
                 (format!("{path}?limit={PAGE}{selector}{next}"), Body::Page)
             }
+            Phase::Check => (format!("{path}?limit=1{selector}"), Body::Page),
             Phase::Watch => (format!("{path}?{watch}&resourceVersion={}", encode(&self.version)), Body::Lines),
         }
     }
@@ -230,8 +233,16 @@ impl Watch {
         if version.is_empty() {
             return Err(Failure::new(Obstacle::Nonsense, "a list without metadata.resourceVersion"));
         }
-        if self.phase == (Phase::List { next: None }) {
-            deltas.push(Delta::Relist(self.kind));
+        match self.phase {
+            Phase::Check if later(&self.version, &version) == Some(true) => {
+                return Err(self.relist(format!("the server went back from version {} to {version}", self.version)));
+            }
+            Phase::Check => {
+                self.phase = Phase::Watch;
+                return Ok(());
+            }
+            Phase::List { next: None } => deltas.push(Delta::Relist(self.kind)),
+            _ => {}
         }
         for item in items {
             match serde_json::from_str(item.get()) {
@@ -379,6 +390,12 @@ impl Watch {
             (Phase::Stream, 500..) => self.stream_failed(),
             (Phase::Stream, _) => {}
             (Phase::List { .. }, _) => self.phase = Phase::List { next: None },
+            // Whoever may not list may still watch.
+            (Phase::Check, 403 | 404 | 405) => {
+                self.phase = Phase::Watch;
+                failure.at_once = true;
+            }
+            (Phase::Check, _) => {}
             // What may be listed and not watched is listed from time to time.
             (Phase::Watch, 400 | 403 | 404 | 405 | 410 | 422) => self.start_over(),
             (Phase::Watch, _) => self.watch_failed(),
@@ -422,6 +439,14 @@ impl Watch {
             (Phase::Watch, Obstacle::Nonsense | Obstacle::Cut) if self.lines == 0 => self.watch_failed(),
             _ => {}
         }
+        self.doubt();
+    }
+
+    /// Whoever answers next may be another server.
+    fn doubt(&mut self) {
+        if self.phase == Phase::Watch {
+            self.phase = Phase::Check;
+        }
     }
 
     /// The stream of initial events does not come to its end: the server takes it for an ordinary watch.
@@ -445,6 +470,7 @@ impl Watch {
         if self.phase == (Phase::List { next: None }) {
             self.phase = Phase::Stream;
         }
+        self.doubt();
     }
 
     /// How long to wait after a failure: twice as long each time, up to 30 s, half of it drawn; or as the server wants.

@@ -80,13 +80,24 @@ fn a_connection_that_ends_in_the_middle_of_a_line_is_taken_up_after_the_last_who
     let server = Server::start(listed(
         10,
         &[service("a", 1, 1)],
-        vec![cut(format!("{whole_line}\n{half}")), until_closed(format!("\n{half}"))],
+        vec![
+            cut(format!("{whole_line}\n{half}")),
+            list(20, "", &[]),
+            until_closed(format!("\n{half}")),
+            list(20, "", &[]),
+        ],
     ));
     let client = Client::start(server.address);
     client.says(&["[", "+a:1", "]", "+b:2"]);
     let _probe = (server.request(), server.request());
-    let versions: Vec<_> = (0..3).map(|_| server.request().parameter("resourceVersion").map(String::from)).collect();
-    assert_eq!(versions, [Some("10".into()), Some("11".into()), Some("11".into())]);
+    let asked = || {
+        let request = server.request();
+        ["resourceVersion", "limit"].map(|name| request.parameter(name).unwrap_or_default().to_string())
+    };
+    // Between, one object, for the sake of the version.
+    for wanted in [["10", ""], ["", "1"], ["11", ""], ["", "1"], ["11", ""]] {
+        assert_eq!(asked(), wanted);
+    }
     client.says_no_more();
     client.no_notice();
 }
@@ -186,6 +197,7 @@ fn a_line_that_is_no_event_is_said_and_what_came_before_counts() {
         &[],
         vec![
             lines(&[event("ADDED", &service("a", 11, 1)), "<html>".into()]),
+            list(11, "", &[]),
             lines(&[event("ADDED", &service("b", 12, 2))]),
         ],
     ));
@@ -297,11 +309,26 @@ fn a_server_that_goes_away_takes_nothing_with_it_and_the_watch_goes_on_when_it_i
     let hour = Duration::from_secs(3600);
     assert!(health.lag(health.behind_since.expect("behind") + hour) == hour);
     client.says_no_more();
-    let server = Server::at(address, vec![lines(&[event("ADDED", &service("b", 6, 2))])]);
+    let server = Server::at(address, vec![list(6, "", &[]), lines(&[event("ADDED", &service("b", 6, 2))])]);
     client.says(&["+b:2"]);
+    assert_eq!(server.request().parameter("limit"), Some("1"));
     assert_eq!(server.request().parameter("resourceVersion"), Some("5"));
     assert_eq!(client.notice().replacen('-', "+", 1), notice);
     client.says_no_more();
+}
+
+#[test]
+fn a_server_that_comes_back_with_an_older_store_is_listed_anew() {
+    let server = Server::start(vec![lines(&[event("ADDED", &service("a", 1, 1)), bookmark(500, true)])]);
+    let address = server.address;
+    let client = Client::start(address);
+    client.says(&["[", "+a:1", "]"]);
+    let _both = (server.request(), server.request());
+    drop(server);
+    let _unreachable = client.notice();
+    let anew = lines(&[event("ADDED", &service("b", 3, 2)), bookmark(4, true)]);
+    let _server = Server::at(address, vec![list(4, "", &[service("b", 3, 2)]), anew]);
+    client.says(&["[", "+b:2", "]"]);
 }
 
 #[test]

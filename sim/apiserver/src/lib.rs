@@ -11,7 +11,10 @@
 
 mod events;
 mod kubeconfig;
+mod lists;
+mod managed;
 mod misbehave;
+mod openapi;
 mod patch;
 mod request;
 mod resources;
@@ -20,6 +23,7 @@ mod selector;
 mod server;
 mod status;
 mod table;
+mod types;
 mod watch;
 
 pub use kubeconfig::kubeconfig;

@@ -1,6 +1,6 @@
 //! What a request does: discovery, and the verbs on resources.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use fairway_api::{Api, ApiError, DeleteOptions, Gone, Part};
@@ -14,7 +14,7 @@ use crate::server::Inner;
 use crate::status::Refusal;
 use crate::table::{Rows, table};
 use crate::watch::Watch;
-use crate::{events, patch};
+use crate::{events, managed, openapi, patch, types};
 
 /// One request.
 pub(crate) struct Call<'a> {
@@ -32,6 +32,8 @@ pub(crate) struct Call<'a> {
 /// What is answered.
 pub(crate) enum Answer {
     Json(u16, Value),
+    /// The same, with what the client should know although it is done.
+    Warned(u16, Value, Vec<String>),
     /// Content type and text.
     Text(&'static str, String),
     Watch(Box<Watch>),
@@ -79,6 +81,7 @@ pub(crate) fn act(inner: &Inner, call: &Call<'_>) -> Result<Answer, Refusal> {
         }
         ["api"] => return Ok(Answer::Json(200, resources::core_versions(call.host))),
         ["apis"] => return Ok(Answer::Json(200, resources::group_list())),
+        ["openapi", "v3", rest @ ..] => return found(openapi::of_path(rest)),
         ["api", version] => return found(resources::resource_list("", version)),
         ["apis", group] => return found(resources::group(group)),
         ["apis", group, version] => return found(resources::resource_list(group, version)),
@@ -389,6 +392,21 @@ fn received(mut object: Value, target: &Target<'_>) -> Result<Value, Refusal> {
     Ok(object)
 }
 
+/// Judges the fields of an object that is about to be stored: what the client is warned of.
+fn warnings(call: &Call<'_>, resource: &Resource, object: &Value) -> Result<Vec<String>, Refusal> {
+    let unknown = types::check(resource.kind, object)?;
+    match call.query.get("fieldValidation") {
+        "Ignore" => Ok(vec![]),
+        "" | "Warn" => Ok(unknown.into_iter().map(|field| format!("unknown field {field:?}")).collect()),
+        "Strict" if unknown.is_empty() => Ok(vec![]),
+        "Strict" => {
+            let list: Vec<String> = unknown.into_iter().map(|field| format!("unknown field {field:?}")).collect();
+            Err(Refusal::bad(format!("strict decoding error: {}", list.join(", "))))
+        }
+        other => Err(Refusal::bad(format!("fieldValidation: Unsupported value: {other:?}"))),
+    }
+}
+
 fn dry_run(call: &Call<'_>) -> bool {
     call.query.get("dryRun") == "All"
 }
@@ -399,15 +417,12 @@ fn create(inner: &Inner, call: &Call<'_>, target: &Target<'_>) -> Result<Answer,
         return Err(Refusal::method());
     }
     let object = received(body(call)?, target)?;
+    let warnings = warnings(call, resource, &object)?;
     let mut api = inner.api();
     let stored = api.create(inner.now(), resource.kind, target.namespace, object, dry_run(call));
     let stored = stored.map_err(refused(resource))?;
     drop(api);
-    Ok(Answer::Json(201, shown(&stored, resource, &view(call)?, &inner.timestamp())))
-}
-
-fn part(sub: &str) -> Part {
-    if sub == "status" { Part::Status } else { Part::Whole }
+    Ok(Answer::Warned(201, shown(&stored, resource, &view(call)?, &inner.timestamp()), warnings))
 }
 
 /// The `Scale` of an object.
@@ -446,37 +461,92 @@ fn scaled(object: &Value, scale: &Value) -> Result<Value, Refusal> {
 }
 
 fn update(inner: &Inner, call: &Call<'_>, target: &Target<'_>, name: &str, sub: &str) -> Result<Answer, Refusal> {
-    let resource = target.resource;
     let sent = body(call)?;
-    let mut api = inner.api();
-    let object = match sub {
-        "scale" => scaled(&*existing(&api, target, name)?, &sent)?,
-        _ => received(sent, target)?,
-    };
-    let at = (resource.kind, target.namespace, name);
-    let stored = api.replace(inner.now(), at, object, part(sub), dry_run(call)).map_err(refused(resource))?;
-    drop(api);
-    if sub == "scale" {
-        return Ok(Answer::Json(200, scale_of(&stored)));
+    let api = inner.api();
+    let old = existing(&api, target, name)?;
+    let object = if sub == "scale" { scaled(&old, &sent)? } else { received(sent, target)? };
+    replaced(inner, call, target, (name, sub), api, Some(&old), object)
+}
+
+/// Stores what became of an object, and answers it.
+fn replaced(
+    inner: &Inner,
+    call: &Call<'_>,
+    target: &Target<'_>,
+    (name, sub): (&str, &str),
+    mut api: MutexGuard<'_, Api>,
+    old: Option<&Value>,
+    mut object: Value,
+) -> Result<Answer, Refusal> {
+    let resource = target.resource;
+    let warnings = warnings(call, resource, &object)?;
+    if let Some(old) = old {
+        managed::written(old, &mut object);
     }
-    Ok(Answer::Json(200, shown(&stored, resource, &view(call)?, &inner.timestamp())))
+    let at = (resource.kind, target.namespace, name);
+    let part = if sub == "status" { Part::Status } else { Part::Whole };
+    let stored = api.replace(inner.now(), at, object, part, dry_run(call)).map_err(refused(resource))?;
+    drop(api);
+    let answer = match sub {
+        "scale" => scale_of(&stored),
+        _ => shown(&stored, resource, &view(call)?, &inner.timestamp()),
+    };
+    Ok(Answer::Warned(200, answer, warnings))
 }
 
 fn patched(inner: &Inner, call: &Call<'_>, target: &Target<'_>, name: &str, sub: &str) -> Result<Answer, Refusal> {
+    if call.content_type == "application/apply-patch+yaml" {
+        return applied(inner, call, target, name, sub);
+    }
     let resource = target.resource;
     let change = patch::read(call.content_type, call.body)?;
-    let mut api = inner.api();
+    let api = inner.api();
     let old = existing(&api, target, name)?;
     let mut object = if sub == "scale" { scale_of(&old) } else { plain(&old, resource) };
     change.apply(&mut object, resource)?;
     let object = if sub == "scale" { scaled(&old, &object)? } else { received(object, target)? };
-    let at = (resource.kind, target.namespace, name);
-    let stored = api.replace(inner.now(), at, object, part(sub), dry_run(call)).map_err(refused(resource))?;
-    drop(api);
+    replaced(inner, call, target, (name, sub), api, Some(&old), object)
+}
+
+/// Server-side apply.
+fn applied(inner: &Inner, call: &Call<'_>, target: &Target<'_>, name: &str, sub: &str) -> Result<Answer, Refusal> {
+    let resource = target.resource;
     if sub == "scale" {
-        return Ok(Answer::Json(200, scale_of(&stored)));
+        return Err(Refusal::new(415, "UnsupportedMediaType", "a Scale cannot be applied"));
     }
-    Ok(Answer::Json(200, shown(&stored, resource, &view(call)?, &inner.timestamp())))
+    let manager = call.query.get("fieldManager");
+    if manager.is_empty() {
+        return Err(Refusal::bad("fieldManager: Required value: is required for apply patch"));
+    }
+    let mut configuration = received(body(call)?, target)?;
+    let given = configuration.pointer("/metadata/name").and_then(Value::as_str);
+    if given.is_some_and(|given| given != name) {
+        return Err(Refusal::bad("the name of the object does not match the name on the URL"));
+    }
+    fairway_api::merge(&mut configuration, &json!({"metadata": {"name": name}}));
+    let now = inner.timestamp();
+    let manager = managed::Manager {
+        name: manager,
+        force: call.query.flag("force"),
+        api_version: &resource.api_version(),
+        subresource: sub,
+        now: &now,
+    };
+    let mut api = inner.api();
+    let old = api.object(resource.kind, target.namespace, name);
+    let mut object = old.as_deref().cloned().unwrap_or_else(|| json!({}));
+    managed::apply(resource.kind, &mut object, &configuration, &manager)?;
+    if old.is_some() {
+        return replaced(inner, call, target, (name, sub), api, None, object);
+    }
+    if sub == "status" || (resource.namespaced() && target.namespace.is_empty()) {
+        existing(&api, target, name)?;
+    }
+    let warnings = warnings(call, resource, &object)?;
+    let stored = api.create(inner.now(), resource.kind, target.namespace, object, dry_run(call));
+    let stored = stored.map_err(refused(resource))?;
+    drop(api);
+    Ok(Answer::Warned(201, shown(&stored, resource, &view(call)?, &inner.timestamp()), warnings))
 }
 
 fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Refusal> {

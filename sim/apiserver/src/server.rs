@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fairway_api::{Api, Output, Time};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -480,6 +480,16 @@ async fn act(inner: &Arc<Inner>, request: Request<Incoming>, path: &str) -> Resu
     }
     Ok(match answer? {
         Answer::Json(code, value) => json(code, &value),
+        Answer::Warned(code, value, warnings) => {
+            let mut response = json(code, &value);
+            for warning in warnings {
+                let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+                if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                    response.headers_mut().append(WARNING, value);
+                }
+            }
+            response
+        }
         Answer::Text(kind, text) => content(200, kind, text.into()),
         Answer::Watch(watch) => {
             let (send, receive) = mpsc::channel(16);

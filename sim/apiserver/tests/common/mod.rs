@@ -1,5 +1,5 @@
 //! A server on a port of its own, and a small HTTP client.
-#![allow(dead_code, reason = "each test file uses another part")]
+#![allow(dead_code, reason = "each test file uses another part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,12 +11,12 @@ use fairway_apiserver::{Options, Running, Server};
 use serde_json::{Value, json};
 
 /// A server with a node, whose pods start at once.
-pub struct Cluster {
-    pub server: Server,
-    pub running: Running,
+pub(crate) struct Cluster {
+    pub(crate) server: Server,
+    pub(crate) running: Running,
 }
 
-pub fn config() -> ApiConfig {
+pub(crate) fn config() -> ApiConfig {
     ApiConfig {
         pod_start_ms: (1, 5),
         probe_ms: (1, 5),
@@ -28,7 +28,7 @@ pub fn config() -> ApiConfig {
 }
 
 impl Cluster {
-    pub fn start(options: Options) -> Cluster {
+    pub(crate) fn start(options: Options) -> Cluster {
         let api = Arc::new(Mutex::new(Api::new(config(), 1)));
         let server = Server::new(api, Instant::now(), options);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -36,56 +36,56 @@ impl Cluster {
         Cluster { server, running }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.running.address()
     }
 
     /// Applies a manifest beside HTTP.
-    pub fn apply(&self, yaml: &str) {
+    pub(crate) fn apply(&self, yaml: &str) {
         let now = self.server.now();
         let results = self.server.api().apply(now, yaml);
         results.into_iter().for_each(|r| drop(r.expect("applied")));
         self.server.changed();
     }
 
-    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address()).expect("connect");
         call(&mut stream, method, path, headers, body).expect("an answer")
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.call("GET", path, &[], "")
     }
 
-    pub fn send(&self, method: &str, path: &str, body: &Value) -> Reply {
+    pub(crate) fn send(&self, method: &str, path: &str, body: &Value) -> Reply {
         self.call(method, path, &[("Content-Type", "application/json")], &body.to_string())
     }
 
-    pub fn patch(&self, path: &str, form: &str, body: &Value) -> Reply {
+    pub(crate) fn patch(&self, path: &str, form: &str, body: &Value) -> Reply {
         let form = format!("application/{form}");
         self.call("PATCH", path, &[("Content-Type", &form)], &body.to_string())
     }
 
-    pub fn watch(&self, path: &str) -> Watch {
+    pub(crate) fn watch(&self, path: &str) -> Watch {
         Watch::open(self.address(), path, &[]).expect("a watch")
     }
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub code: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
     /// The answer, which must have a status.
     #[track_caller]
-    pub fn ok(self, code: u16) -> Value {
+    pub(crate) fn ok(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{}", self.body);
         self.json()
     }
@@ -122,7 +122,7 @@ fn head(reader: &mut impl BufRead) -> std::io::Result<(u16, String)> {
     Ok((code, head))
 }
 
-pub fn call(
+pub(crate) fn call(
     stream: &mut TcpStream,
     method: &str,
     path: &str,
@@ -139,14 +139,14 @@ pub fn call(
 }
 
 /// A watch; its lines are events.
-pub struct Watch {
+pub(crate) struct Watch {
     reader: BufReader<TcpStream>,
-    pub code: u16,
+    pub(crate) code: u16,
     rest: Vec<u8>,
 }
 
 impl Watch {
-    pub fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Watch> {
+    pub(crate) fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Watch> {
         let mut stream = TcpStream::connect(address)?;
         request(&mut stream, "GET", path, headers, "")?;
         let mut reader = BufReader::new(stream);
@@ -167,7 +167,7 @@ impl Watch {
     }
 
     /// The next event; `None` when the server ended the watch, an error when it cut the connection.
-    pub fn next(&mut self) -> std::io::Result<Option<Value>> {
+    pub(crate) fn next(&mut self) -> std::io::Result<Option<Value>> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -180,17 +180,17 @@ impl Watch {
     }
 
     /// The next event as `TYPE NAME`.
-    pub fn short(&mut self) -> String {
+    pub(crate) fn short(&mut self) -> String {
         let event = self.next().expect("an event").unwrap_or(json!({"type": "END"}));
         let name = event.pointer("/object/metadata/name").and_then(Value::as_str).unwrap_or_default();
         format!("{} {name}", event["type"].as_str().unwrap_or_default()).trim().to_string()
     }
 }
 
-pub fn config_map(name: &str, data: &str) -> Value {
+pub(crate) fn config_map(name: &str, data: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": data}})
 }
 
-pub const NODE: &str = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vm-1"},
+pub(crate) const NODE: &str = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "vm-1"},
     "spec": {"podCIDR": "11.0.1.0/24", "podCIDRs": ["11.0.1.0/24"]},
     "status": {"addresses": [{"type": "InternalIP", "address": "192.168.1.1"}]}}"#;
