@@ -291,7 +291,7 @@ again() {
 for n in $(seq 1 15); do
   again cluster annotate --overwrite node vm-001 kube-router.io/node.bgp.communities=65001:$n
 done
-until_says 65001:15] theirs global rib
+until_says "65001:15}" theirs global rib
 again cluster delete --wait=false service web
 until_says "it is gone" bash -c 'gobgp -p 50052 global rib | grep -q 10.96.0.7 || echo it is gone'
 theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
