@@ -1,17 +1,20 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit scenarios kernel netns uml guest lint bench bench-kernel deps
+.PHONY: test build unit fuzz scenarios kernel netns uml guest lint bench bench-kernel bench-bgp deps
 
-test: deps lint build kernel unit scenarios netns uml guest
+test: deps lint build kernel unit fuzz scenarios netns uml guest
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
-PACKAGES = bc binutils bird2 bison conntrack flex gcc gobgpd iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils
+DAEMONS = bird2 exabgp frr gobgpd
+PACKAGES = bc binutils bison conntrack flex g++ gcc iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils $(DAEMONS)
 
+# A routing daemon that was not here before shall not serve here: it would take BGP's port.
 # Besides them the Rust toolchain; rustfmt and clippy come with it.
 deps:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing && \
+	    for d in $(filter-out bird2,$(DAEMONS)) bird; do case " $$(echo $$missing)" in *" $$d"*) systemctl disable --now $$d 2>/dev/null || :;; esac; done; \
 	  else echo "make: please install: $$missing" >&2; exit 2; fi; fi
 	@cargo --version >/dev/null 2>&1 || { echo "make: cargo is not installed: install a stable Rust toolchain (1.95 or newer) first" >&2; exit 2; }
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
@@ -26,6 +29,19 @@ build:
 
 unit:
 	cargo test --workspace --locked
+
+# Every decoder of the BGP speaker, and whole sessions, under libFuzzer for a moment. FUZZ_S=600 hunts. What it finds is
+# in target/fuzz/; an input that broke something belongs into the corpus.
+FUZZ_S = 2
+FUZZ_TARGETS = message open capabilities update attributes notification refresh session
+fuzz:
+	cd engine/bgp/fuzz && cargo fmt --check && cargo build --release --locked
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/fuzz/corpus/$$target && \
+	  target/fuzz/x86_64-unknown-linux-gnu/release/$$target -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=1024 \
+	    -artifact_prefix=target/fuzz/$$target- target/fuzz/corpus/$$target engine/bgp/fuzz/corpus/$$target \
+	    > target/fuzz/$$target.log 2>&1 || { tail -50 target/fuzz/$$target.log; exit 1; }; \
+	  tail -1 target/fuzz/$$target.log | sed "s/^/$$target: /"; done
 
 # Every scenario in the simulated cluster, each with several seeds, as the README runs one.
 scenarios: build
@@ -54,7 +70,11 @@ guest: build kernel
 
 bench:
 	cargo build --release --locked
-	cargo bench --locked -p fairway-benches --bench compute --bench scenario
+	cargo bench --locked -p fairway-benches --bench compute --bench scenario --bench wire
+
+# Against other BGP daemons, those that are installed (bird2, gobgpd, frr), on this machine; as root.
+bench-bgp:
+	cargo bench --locked -p fairway-benches --bench bgp
 
 # Against the usual tools, in the lab's kernel.
 bench-kernel: kernel

@@ -24,7 +24,7 @@ pub(crate) struct Bgp {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     /// For people.
     Text,
     /// For programs.
@@ -76,7 +76,7 @@ fn destination(text: &str) -> Result<String, String> {
 }
 
 /// Why the command ends before its time.
-enum Stop {
+pub(crate) enum Stop {
     /// The daemon.
     Client(ClientError),
     /// The reader of our output.
@@ -98,20 +98,7 @@ impl From<io::Error> for Stop {
 impl Bgp {
     /// Asks and prints. Exit status 0; 1 if the daemon has no answer; 2 if there is none to ask.
     pub(crate) fn run(self) -> u8 {
-        match self.print(&mut io::stdout().lock()) {
-            Ok(()) => 0,
-            // Whoever reads has seen enough.
-            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Err(Stop::Output(error)) => {
-                let _gone = writeln!(io::stderr(), "fairway: standard output: {error}");
-                1
-            }
-            Err(Stop::Client(error)) => {
-                // Without a reader of errors, the status has to do.
-                let _gone = writeln!(io::stderr(), "fairway: {error}");
-                if matches!(error, ClientError::Refused(_)) { 1 } else { USAGE }
-            }
-        }
+        finish(self.print(&mut io::stdout().lock()))
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Stop> {
@@ -165,12 +152,30 @@ impl Bgp {
     }
 }
 
-fn line(out: &mut dyn Write, message: &impl serde::Serialize) -> io::Result<()> {
+/// Tells why a command ended, and gives its exit status.
+pub(crate) fn finish(result: Result<(), Stop>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        // Whoever reads has seen enough.
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(Stop::Output(error)) => {
+            let _gone = writeln!(io::stderr(), "fairway: standard output: {error}");
+            1
+        }
+        Err(Stop::Client(error)) => {
+            // Without a reader of errors, the status has to do.
+            let _gone = writeln!(io::stderr(), "fairway: {error}");
+            if matches!(error, ClientError::Refused(_)) { 1 } else { USAGE }
+        }
+    }
+}
+
+pub(crate) fn line(out: &mut dyn Write, message: &impl serde::Serialize) -> io::Result<()> {
     writeln!(out, "{}", serde_json::to_string(message).map_err(io::Error::other)?)
 }
 
 /// `1d02h`, `3h05m`, `2m10s`, `7s`: two units, as far as a person reads.
-fn age(since_ms: u64) -> String {
+pub(crate) fn age(since_ms: u64) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(since_ms);
     let s = SystemTime::now().duration_since(at).unwrap_or_default().as_secs();
     match s {

@@ -10,7 +10,7 @@ mod sources;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -117,8 +117,8 @@ const FLAGS: &[Flag] = &[
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
     ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
-    ("health-addr", Syntax::Text, "", Process),
-    ("health-port", Syntax::Number(0, 65535), "20244", Process),
+    ("health-addr", Syntax::Text, "", Works),
+    ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
     ("injected-routes-sync-period", Syntax::Period, "1m0s", Process),
     ("iptables-sync-period", Syntax::Period, "5m0s", Process),
@@ -133,9 +133,9 @@ const FLAGS: &[Flag] = &[
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
-    ("metrics-addr", Syntax::Text, "", Process),
-    ("metrics-path", Syntax::HttpPath, "/metrics", Process),
-    ("metrics-port", Syntax::Number(0, 65535), "0", Process),
+    ("metrics-addr", Syntax::Text, "", Works),
+    ("metrics-path", Syntax::HttpPath, "/metrics", Works),
+    ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
@@ -568,6 +568,8 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         import_default_route: one(m, "bgp-import-default-route"),
         route_metric: word("bgp-route-metric"),
         admin: admin(m),
+        health: listen(m, "health-addr", "health-port")?,
+        metrics: metrics(m)?,
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -632,6 +634,26 @@ fn graceful_restart(m: &ArgMatches) -> Result<Option<GracefulRestart>, String> {
         .filter(|s| *s <= 0x00ff_ffff)
         .ok_or("--bgp-long-lived-stale-time must be at most 16777215s")?;
     Ok(Some(GracefulRestart { time_s, defer_s, long_lived_s }))
+}
+
+/// An address and a port to listen on; an empty address means all of them, port 0 nowhere.
+fn listen(m: &ArgMatches, address: &str, port: &str) -> Result<Option<SocketAddr>, String> {
+    let Some(port) = u16::try_from(one::<u64>(m, port)).ok().filter(|port| *port != 0) else { return Ok(None) };
+    let text = one::<String>(m, address);
+    // kube-router wants IPv6 addresses in brackets.
+    let ip = match text.trim_matches(['[', ']']) {
+        "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        bare => bare.parse().map_err(|_| format!("--{address}: `{text}` is not an IP address"))?,
+    };
+    Ok(Some(SocketAddr::new(ip, port)))
+}
+
+fn metrics(m: &ArgMatches) -> Result<Option<(SocketAddr, String)>, String> {
+    let path = one::<String>(m, "metrics-path");
+    if !path.starts_with('/') || path.contains(['{', '}', '*', '?', '#']) {
+        return Err(format!("--metrics-path: `{path}` must begin with `/` and be a plain path"));
+    }
+    Ok(listen(m, "metrics-addr", "metrics-port")?.map(|address| (address, path)))
 }
 
 /// Where the `gobgp` client is answered. As for kube-router, port 0 means nowhere, what is no address means loopback
@@ -720,13 +742,13 @@ mod tests {
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
         let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
-             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --health-port=1",
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --auto-mtu=false",
         );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --health-port", "flag --v"]);
+        assert_eq!(about, ["flag --auto-mtu", "flag --v"]);
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));

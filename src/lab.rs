@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use fairway_lab::space::{self, Place};
-use fairway_scenario::Outcome;
+use fairway_scenario::{Outcome, Software};
 use fairway_uml::{Ended, Guest};
 
 /// Tells the program that it runs in a guest, and which of its tasks it shall play.
@@ -32,25 +32,20 @@ pub(crate) enum Routers {
     Gobgp,
     /// Debian's BIRD 2.
     Bird,
+    /// Debian's FRR.
+    Frr,
+    /// Debian's ExaBGP, with what it received written to the kernel.
+    Exabgp,
 }
 
-impl Routers {
-    /// Its name on the command line.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Routers::Fairway => "fairway",
-            Routers::Gobgp => "gobgp",
-            Routers::Bird => "bird",
-        }
-    }
-}
-
-impl From<Routers> for fairway_lab::Routers {
+impl From<Routers> for Software {
     fn from(routers: Routers) -> Self {
         match routers {
-            Routers::Fairway => fairway_lab::Routers::Fairway,
-            Routers::Gobgp => fairway_lab::Routers::Gobgp,
-            Routers::Bird => fairway_lab::Routers::Bird,
+            Routers::Fairway => Software::Fairway,
+            Routers::Gobgp => Software::Gobgp,
+            Routers::Bird => Software::Bird,
+            Routers::Frr => Software::Frr,
+            Routers::Exabgp => Software::Exabgp,
         }
     }
 }

@@ -11,6 +11,7 @@ mod lab;
 mod node;
 mod run;
 mod schema;
+mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Apiserver(apiserver::Apiserver),
     /// What the BGP speaker of a running daemon sees, and why.
     Bgp(bgp::Bgp),
+    /// A running daemon as a whole: planes, what is pending or refused, notices.
+    Status(status::Show),
     /// Play scenarios.
     Run(run::Run),
     /// Read scenarios without playing them; every mistake is shown with its place.
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Man { command } => documents::man(command.as_deref()),
         Command::Apiserver(command) => command.run(),
         Command::Bgp(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Kernel => lab::kernel(),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use fairway_objects::{NodeConfig, Notice};
-use fairway_scenario::{Event, Outcome, RunOptions, Scenario, Sink, Stage, TextSink, TraceRequest, Verdict};
+use fairway_scenario::{Event, Outcome, RunOptions, Scenario, Sink, Software, Stage, TextSink, TraceRequest, Verdict};
 use fairway_world::World;
 
 use crate::USAGE;
@@ -24,7 +24,7 @@ pub(crate) struct Run {
     /// Where the scenarios are played.
     #[arg(long, value_enum, default_value_t = StageName::Memory)]
     stage: StageName,
-    /// Who plays the routers of a scenario; in memory always our own agent.
+    /// Who plays the routers of a scenario that do not name a software; in memory all are our own agent.
     #[arg(long, value_enum, default_value_t = Routers::Fairway)]
     routers: Routers,
     /// Save what ip, nft, ipvsadm, conntrack and a capture saw of every run, not only of those that fail.
@@ -329,7 +329,7 @@ impl Run {
         };
         let mut outcome = outcome.unwrap_or_else(|reason| self.not_played(scenario, seed, reason));
         if self.routers != Routers::Fairway {
-            outcome.reproduce += &format!(" --routers {}", self.routers.as_str());
+            outcome.reproduce += &format!(" --routers {}", Software::from(self.routers).as_str());
         }
         outcome.real_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         outcome

@@ -98,6 +98,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates of others that only these folders may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["."]),
+    ("axum", &["backends/node"]),
     ("k8s-openapi", &["engine/decode", "sim/api", "sim/apiserver", "sim/oracle"]),
     ("kube", &["backends/kube"]),
     ("netns-rs", &["sim/lab"]),

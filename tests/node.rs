@@ -92,7 +92,7 @@ until_says() {
 }
 flags="--hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
   --enable-overlay=false --enable-pod-egress=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
-  --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s"
+  --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080"
 "#;
 
 #[test]
@@ -126,6 +126,13 @@ echo "== fairway bgp"
 "$fairway" bgp explain 11.0.1.0/24
 "$fairway" bgp explain 99.0.0.0/8 || echo "status $?"
 "$fairway" bgp --daemon 127.0.0.1:1 neighbors || echo "status $?"
+echo "== status"
+"$fairway" status
+"$fairway" status -o json
+"$fairway" status --daemon 127.0.0.1:1 || echo "status $?"
+get() { exec 3<>"/dev/tcp/127.0.0.1/$1"; printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3; cat <&3; exec 3>&-; }
+get 20244 /healthz; get 20244 /readyz; get 20244 /nowhere
+get 8080 /metrics
 echo "== an edited annotation"
 node 'kube-router.io/node.bgp.communities: "65001:7"'
 until_says 65001:7 theirs global rib
@@ -135,7 +142,7 @@ node 'kube-router.io/node.bgp.communities: "nonsense"'
 until_says nonsense cat node.log
 theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED"
 echo "== a second daemon"
-"$fairway" node $flags --gobgp-admin-port=50053 > second.log 2>&1 || echo "status $?"
+"$fairway" node $flags > second.log 2>&1 || echo "status $?"
 cat second.log
 echo "== SIGTERM"
 kill -TERM $daemon
@@ -168,8 +175,17 @@ cat node.log
     );
     has(&ours, &["10.0.0.2 is told: statement podcidrdefinedsetexternalpeerset of the export policy accepts it"]);
     has(&ours, &["status 1", "status 2"]);
+    let status = part("status");
+    has(&status, &["vm-001  fairway ", "in sync", "route ", "\"inSync\":true", "status 2"]);
+    has(&status, &["HTTP/1.0 200 OK", "\nOK\n", "HTTP/1.0 404 Not Found"]);
+    has(&status, &["# TYPE kube_router_bgp_peer_info gauge"]);
+    has(
+        &status,
+        &["kube_router_bgp_peer_info{address=\"10.0.0.2\",asn=\"65002\",state=\"ESTABLISHED\",type=\"external\"} 1"],
+    );
+    has(&status, &["kube_router_host_routes_synced 1", "kube_router_plane_parked_keys{plane=\"route\"} 0"]);
     has(&part("an edited annotation"), &["ESTABLISHED", "Opens:                  1          1"]);
-    has(&part("a second daemon"), &["cannot listen on BGP port 179", "status 1"]);
+    has(&part("a second daemon"), &["health port [::]:20244: Address already in use", "status 1"]);
     let end = part("SIGTERM");
     has(&end, &["planned-shut", "status 0", "status 2"]);
 }

@@ -1,4 +1,4 @@
-//! The other end of `fairway.v1.Bgp`, for a command line: it blocks.
+//! The other end of `fairway.v1`, for a command line: it blocks.
 
 use std::net::IpAddr;
 
@@ -8,10 +8,12 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::proto::own::bgp_client::BgpClient;
+use crate::proto::own::node_client::NodeClient;
 pub use crate::proto::own::{
-    Advertisement, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Path, list_paths_request::Table,
+    Advertisement, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Notice, Parked, Path, Plane, Status,
+    list_paths_request::Table,
 };
-use crate::proto::own::{ExplainRequest, ListEventsRequest, ListNeighborsRequest, ListPathsRequest};
+use crate::proto::own::{ExplainRequest, GetStatusRequest, ListEventsRequest, ListNeighborsRequest, ListPathsRequest};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,7 @@ impl From<tonic::Status> for ClientError {
 pub struct Client {
     runtime: Runtime,
     calls: BgpClient<Channel>,
+    node: NodeClient<Channel>,
 }
 
 impl Client {
@@ -65,7 +68,15 @@ impl Client {
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(refused)?;
         let channel = runtime.block_on(endpoint.connect()).map_err(refused)?;
-        Ok(Client { runtime, calls: BgpClient::new(channel) })
+        Ok(Client { runtime, calls: BgpClient::new(channel.clone()), node: NodeClient::new(channel) })
+    }
+
+    /// The node as a whole.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: the daemon ends.
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        Ok(self.runtime.block_on(self.node.get_status(GetStatusRequest {}))?.into_inner())
     }
 
     /// All neighbours, or one.

@@ -1,4 +1,4 @@
-//! `fairway.v1.Bgp`: what `fairway bgp` asks. Straight from the speaker's views to messages, as the two agree.
+//! `fairway.v1`: what `fairway bgp` and `fairway status` ask. Straight from views to messages, as the two agree.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::events::Record;
 use crate::proto::own::bgp_server::{Bgp, BgpServer};
 use crate::proto::own::list_paths_request::Table;
+use crate::proto::own::node_server::{Node, NodeServer};
 use crate::proto::own::{
     self as proto, Advertisement, ExplainRequest, ExplainedPath, FamilyCounts, ListEventsRequest, ListNeighborsRequest,
     ListPathsRequest, Neighbor, Path,
@@ -25,8 +26,20 @@ pub(crate) fn server(admin: Admin) -> BgpServer<Service> {
     BgpServer::new(Service(admin))
 }
 
+/// The service about the node as a whole.
+pub(crate) fn node_server(admin: Admin) -> NodeServer<Service> {
+    NodeServer::new(Service(admin))
+}
+
 #[derive(Debug)]
 pub(crate) struct Service(Admin);
+
+#[tonic::async_trait]
+impl Node for Service {
+    async fn get_status(&self, _: Request<proto::GetStatusRequest>) -> Result<Response<proto::Status>, Status> {
+        Ok(Response::new(self.0.ask(|source| source.status()).await?))
+    }
+}
 
 #[tonic::async_trait]
 impl Bgp for Service {

@@ -51,7 +51,8 @@ pub async fn serve(listener: TcpListener, jobs: mpsc::Sender<Job>) -> Result<(),
         .timeout(TIMEOUT)
         .add_service(v3::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(v4::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
-        .add_service(own::server(admin).max_decoding_message_size(MAX_REQUEST))
+        .add_service(own::server(admin.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(own::node_server(admin).max_decoding_message_size(MAX_REQUEST))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     drop(jobs);

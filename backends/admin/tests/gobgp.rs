@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use fairway_backend_admin::client::{Client, ClientError, Table};
+use fairway_backend_admin::client::{Client, ClientError, Status, Table};
 use fairway_backend_admin::{EventLog, Job, Source, serve};
 use fairway_bgp::{ConnId, Input, Output, Speaker, Time};
 use fairway_desired::bgp::{
@@ -57,7 +57,7 @@ impl World {
                 Output::Connect { conn, remote, .. } => self.connect(node, conn, remote),
                 Output::Send { conn, bytes } => {
                     if let Some((to, conn)) = self.ends.get(&(node, conn)).copied() {
-                        self.tell(to, Input::Received { conn, bytes });
+                        self.tell(to, Input::Received { conn, bytes: bytes.to_vec() });
                     }
                 }
                 Output::Close { conn } => {
@@ -116,6 +116,10 @@ impl Source for World {
 
     fn events(&self) -> &EventLog {
         &self.events
+    }
+
+    fn status(&self) -> Status {
+        Status { node: "vm-001".into(), ..Status::default() }
     }
 
     fn kernel(&self, prefix: IpNet) -> String {
@@ -659,6 +663,7 @@ fn our_own_client() {
     assert!(why.neighbors[0].reason.contains("pods"), "{:?}", why.neighbors[0].reason);
     assert!(client.explain("172.16.0.0/12").unwrap_err().to_string().contains("no route to 172.16.0.0/12"));
 
+    assert_eq!(client.status().unwrap().node, "vm-001");
     let past: Vec<_> = client.events(false).unwrap().map(|e| e.unwrap()).collect();
     assert!(past.iter().any(|e| e.kind == "established" && e.neighbor.as_deref() == Some("10.0.0.2")), "{past:?}");
     let mut reset = Client::connect(&address).unwrap();

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fairway_bgp::{ConnId, Input};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use fairway_bgp::{ConnId, Input, Octets};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -53,8 +53,14 @@ impl Connection {
         let shared = Arc::new(Shared::default());
         let (queue, waiting) = mpsc::unbounded_channel();
         let (close, closed) = oneshot::channel();
-        let outbox =
-            Outbox { conn, events: events.clone(), waiting, current: vec![], written: 0, shared: Arc::clone(&shared) };
+        let outbox = Outbox {
+            conn,
+            events: events.clone(),
+            waiting,
+            current: Octets::default(),
+            written: 0,
+            shared: Arc::clone(&shared),
+        };
         let link = Link { conn, events, outbox, shared: Arc::clone(&shared), closed };
         (Connection { queue, shared, full: false, _close: close }, link)
     }
@@ -76,7 +82,7 @@ impl Connection {
     }
 
     /// Queues bytes.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &Octets) {
         if self.full {
             return;
         }
@@ -86,7 +92,7 @@ impl Connection {
             return;
         }
         // A connection that broke reports so by itself.
-        let _broken = self.queue.send(Item::Bytes(bytes.to_vec()));
+        let _broken = self.queue.send(Item::Bytes(bytes.clone()));
     }
 }
 
@@ -130,13 +136,12 @@ impl Link {
         let Link { conn, events, mut outbox, shared, closed } = self;
         // Only slower if it fails: the kernel then holds small messages back.
         let _slower = stream.set_nodelay(true);
-        let (mut reader, mut writer) = stream.split();
-        let mut buffer = vec![0; READ];
+        let (reader, mut writer) = stream.split();
         let talk = async {
             let read = async {
-                while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+                while let Ok(bytes) = receive(&reader).await {
                     // Waiting for room here slows down a peer that sends faster than we think.
-                    if events.send(Input::Received { conn, bytes: buffer[..count].to_vec() }).await.is_err() {
+                    if bytes.is_empty() || events.send(Input::Received { conn, bytes }).await.is_err() {
                         return;
                     }
                 }
@@ -167,15 +172,31 @@ impl Link {
             }
         };
         // Bytes left unread would turn the end into a reset, and a reset takes from the peer what it has not read yet.
-        let drain = async { while let Ok(1..) = reader.read(&mut buffer).await {} };
+        let drain = async { while receive(&reader).await.is_ok_and(|bytes| !bytes.is_empty()) {} };
         let _late = timeout(FLUSH, async { tokio::join!(flush, drain) }).await;
+    }
+}
+
+/// Bytes as they come, none at the end. A connection that has nothing to say holds no buffer.
+async fn receive(reader: &ReadHalf<'_>) -> io::Result<Vec<u8>> {
+    loop {
+        reader.readable().await?;
+        let mut bytes = Vec::with_capacity(READ);
+        match reader.try_read_buf(&mut bytes) {
+            Ok(_) => {
+                bytes.shrink_to_fit();
+                return Ok(bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
 /// What a task is given to do, in order.
 enum Item {
     /// To be written.
-    Bytes(Vec<u8>),
+    Bytes(Octets),
     /// To be reported.
     Drain,
     /// TTL of our packets, and the lowest of theirs.
@@ -187,7 +208,7 @@ struct Outbox {
     conn: ConnId,
     events: mpsc::Sender<Input>,
     waiting: mpsc::UnboundedReceiver<Item>,
-    current: Vec<u8>,
+    current: Octets,
     /// So much of `current` is written.
     written: usize,
     shared: Arc<Shared>,

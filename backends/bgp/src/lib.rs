@@ -15,4 +15,5 @@ mod md5;
 mod option;
 mod transport;
 
+pub use md5::offered as offers_md5;
 pub use transport::{Error, ListenError, PasswordError, Transport};

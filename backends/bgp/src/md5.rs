@@ -1,8 +1,10 @@
 //! `TCP_MD5SIG` (RFC 2385): a key for the segments of connections with one peer.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::option;
 
@@ -45,4 +47,10 @@ pub(crate) fn set(socket: &impl AsFd, peer: IpAddr, key: Option<&str>) -> io::Re
     option[KEY_LENGTH_AT..KEY_LENGTH_AT + 2].copy_from_slice(&length.to_ne_bytes());
     option[KEY_AT..KEY_AT + key.len()].copy_from_slice(key);
     option::set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option)
+}
+
+/// Whether this kernel signs the segments of a connection.
+pub fn offered() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+    socket.is_ok_and(|socket| set(&socket, IpAddr::V4(Ipv4Addr::LOCALHOST), Some("?")).is_ok())
 }

@@ -44,7 +44,7 @@ impl Side {
     }
 
     fn send(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.transport.handle(&Output::Send { conn, bytes: bytes.to_vec() }).unwrap();
+        self.transport.handle(&Output::Send { conn, bytes: bytes.to_vec().into() }).unwrap();
     }
 
     fn close(&mut self, conn: ConnId) {

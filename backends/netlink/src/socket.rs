@@ -16,11 +16,11 @@ const EMSGSIZE: i32 = 90;
 /// Messages in one system call. More does not make it faster; the kernel works on them before the call returns.
 const CHUNK: usize = 200;
 /// Room for the kernel's answers to one chunk, or for a good part of a dump.
-const RECEIVE_BUFFER: usize = 8 << 20;
+pub(crate) const RECEIVE_BUFFER: usize = 8 << 20;
 /// One transaction of nftables must go out in one call.
 const SEND_BUFFER: usize = 64 << 20;
 /// Bytes read at once; the kernel never makes a datagram of a dump longer than 32 KiB.
-const READ: usize = 256 << 10;
+pub(crate) const READ: usize = 256 << 10;
 /// How often a dump that was interrupted is repeated before that is reported.
 const DUMPS: u32 = 4;
 
@@ -33,6 +33,16 @@ pub enum Protocol {
     Netfilter,
     /// `NETLINK_ROUTE`
     Route,
+}
+
+impl Protocol {
+    pub(crate) const fn number(self) -> isize {
+        match self {
+            Protocol::Route => netlink_sys::protocols::NETLINK_ROUTE,
+            Protocol::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
+            Protocol::Generic => netlink_sys::protocols::NETLINK_GENERIC,
+        }
+    }
 }
 
 /// A kernel error number.
@@ -74,6 +84,7 @@ pub struct Reply {
 /// A netlink socket, in the network namespace of the thread that opened it.
 pub struct Socket {
     socket: netlink_sys::Socket,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -85,11 +96,13 @@ impl fmt::Debug for Socket {
 }
 
 /// One message as it came.
-struct Raw<'a> {
-    kind: u16,
-    flags: u16,
+pub(crate) struct Raw<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
     sequence: u32,
-    payload: &'a [u8],
+    /// `nlmsg_pid`
+    pub(crate) port: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 impl Raw<'_> {
@@ -101,16 +114,16 @@ impl Raw<'_> {
 }
 
 /// Splits a datagram into messages. What does not fit ends it.
-fn messages(mut rest: &[u8]) -> impl Iterator<Item = Raw<'_>> {
+pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Raw<'_>> {
     std::iter::from_fn(move || {
         let header: &[u8; HEADER] = rest.get(..HEADER)?.try_into().ok()?;
         let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         let length = usize::try_from(word(0)).ok()?;
         let payload = rest.get(HEADER..length)?;
-        let (kind, flags, sequence) = (half(4), half(6), word(8));
+        let (kind, flags, sequence, port) = (half(4), half(6), word(8), word(12));
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Raw { kind, flags, sequence, payload })
+        Some(Raw { kind, flags, sequence, port, payload })
     })
 }
 
@@ -120,12 +133,7 @@ impl Socket {
     /// # Errors
     /// If the system refuses one.
     pub fn open(protocol: Protocol) -> io::Result<Socket> {
-        let number = match protocol {
-            Protocol::Route => netlink_sys::protocols::NETLINK_ROUTE,
-            Protocol::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
-            Protocol::Generic => netlink_sys::protocols::NETLINK_GENERIC,
-        };
-        let mut socket = netlink_sys::Socket::new(number)?;
+        let mut socket = netlink_sys::Socket::new(protocol.number())?;
         // The forced sizes need CAP_NET_ADMIN, as everything does that is worth saying here; without it the plain
         // ones give what the system allows, and the request that needs more fails by itself.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
@@ -136,8 +144,13 @@ impl Socket {
         }
         // Errors shall not carry the whole request back.
         socket.set_cap_ack(true)?;
-        socket.bind_auto()?;
-        Ok(Socket { socket, sequence: 0, buffer: Vec::with_capacity(READ) })
+        let port = socket.bind_auto()?.port_number();
+        Ok(Socket { socket, port, sequence: 0, buffer: Vec::with_capacity(READ) })
+    }
+
+    /// The number by which the kernel knows this socket; it names it in what it tells others of our requests.
+    pub const fn port(&self) -> u32 {
+        self.port
     }
 
     fn next(&mut self) -> u32 {

@@ -2,7 +2,7 @@
 
 use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
-use fairway_backend_route::{PodBackend, PodSpaces, RouteBackend};
+use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
 use fairway_desired::{
     Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Pod, Route, Rule, Sysctl, Table,
 };
@@ -26,6 +26,21 @@ pub enum OpenError {
     /// The kernel does not let us.
     #[error("the kernel refuses to change interfaces ({0:?}): CAP_NET_ADMIN is needed")]
     Refused(Fault),
+}
+
+/// A kernel that can be listened to.
+pub trait Watched {
+    /// Starts to listen, in the network namespace of the calling thread. `None`: it says nothing by itself.
+    ///
+    /// # Errors
+    /// In one sentence, why not.
+    fn monitor(&mut self) -> Result<Option<Monitor>, String>;
+}
+
+impl Watched for RealKernel {
+    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
+        Monitor::open(&self.route).map(Some).map_err(|error| error.to_string())
+    }
 }
 
 /// The backends that a configuration needs, in the network namespace of the thread that opened them.

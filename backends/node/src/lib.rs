@@ -2,17 +2,23 @@
 //!
 //! This is the shell of the node daemon. It decides nothing: a thread of its own feeds the agent with what happened
 //! and carries out what it wants. Requests to the kernel go to a second thread ([`RealKernel`]), so that a long write
-//! does not hold up BGP's keepalives, and a third answers on the admin port. Sockets belong to the network namespace of the thread that opened them; all
-//! threads enter theirs first ([`Start::enter`]).
+//! does not hold up BGP's keepalives, a third answers at the ports of gobgp, the kubelet and Prometheus, and a fourth
+//! hears what the kernel says unasked ([`Watched`]). Sockets belong to the network namespace of the thread that opened
+//! them; all threads enter theirs first ([`Start::enter`]), but for the fourth, which is given open ones.
 //!
 //! Deliberately not here: where Kubernetes' objects come from (the caller sends [`Command::Input`]), flags, and
 //! anything the agent can know by itself. Start reading at [`Node`].
 
-mod admin;
+mod health;
 mod kernel;
+mod metrics;
 mod node;
+mod ports;
 mod signal;
+mod status;
 
-pub use kernel::{OpenError, RealKernel};
+pub use fairway_backend_bgp::offers_md5;
+pub use fairway_backend_route::Monitor;
+pub use kernel::{OpenError, RealKernel, Watched};
 pub use node::{Command, Ended, Node, Open, Question, Start};
 pub use signal::{Signal, signals};

@@ -7,17 +7,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Agent, Input, Kernel, Output, Time, serve};
+use fairway_backend_admin::client::Status;
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bgp::Transport;
+use fairway_backend_route::Monitor;
 use fairway_bgp as bgp;
+use fairway_desired::KernelEvent;
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use ipnet::IpNet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::Admin;
+use crate::kernel::Watched;
+use crate::ports::Ports;
+use crate::status::status;
 
 /// Questions of the admin port that wait.
 const JOBS: usize = 16;
@@ -27,6 +33,14 @@ const QUEUE: usize = 1024;
 const REQUESTS: usize = 8;
 /// How long the last words of BGP sessions may take to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Most datagrams of the kernel's that make one input.
+const DATAGRAMS: usize = 256;
+/// Inputs of the kernel's that wait for the agent. When there are more, the kernel's own queue fills up, and in the end
+/// overflows; then everything is read again.
+const EVENTS: usize = 16;
+/// How long a kernel that cannot be heard is left alone.
+const DEAF: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A look at an agent.
 pub type Question = Box<dyn FnOnce(&Agent, Time) + Send>;
@@ -103,7 +117,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Ended::Failed`] with one sentence, before anything in the kernel was touched.
-    pub fn start<K: Kernel + Send + 'static>(start: Start<K>) -> Result<Node, Ended> {
+    pub fn start<K: Kernel + Watched + Send + 'static>(start: Start<K>) -> Result<Node, Ended> {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (ready, started) = channel::sync_channel(1);
         let name = start.config.node_name.to_string();
@@ -170,7 +184,7 @@ impl Drop for Node {
     }
 }
 
-fn run<K: Kernel + Send + 'static>(
+fn run<K: Kernel + Watched + Send + 'static>(
     start: Start<K>,
     commands: mpsc::Receiver<Command>,
     ready: &channel::SyncSender<()>,
@@ -178,6 +192,20 @@ fn run<K: Kernel + Send + 'static>(
     let failed = |error: &dyn fmt::Display| Ended::Failed(error.to_string());
     (start.enter)().map_err(|error| failed(&format!("entering the network namespace: {error}")))?;
     let mut kernel = (start.open)(&start.config).map_err(|error| failed(&error))?;
+    let mut monitor = kernel.monitor().map_err(|error| failed(&error))?;
+    let (said, kernel_events) = mpsc::channel(EVENTS);
+    // The first events are the state of everything; if they cannot be had yet they come later.
+    if let Some((events, _)) = monitor.as_mut().and_then(|monitor| monitor.read(DATAGRAMS).ok()) {
+        let _room = said.try_send(events);
+    }
+    let (until, stop) = io::pipe().map_err(|error| failed(&error))?;
+    let ear = monitor
+        .map(|monitor| {
+            let name = format!("monitor {}", start.config.node_name);
+            std::thread::Builder::new().name(name).spawn(move || listen(monitor, &until, &said))
+        })
+        .transpose()
+        .map_err(|error| failed(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
     let (requests, waiting) = channel::sync_channel::<Output>(REQUESTS);
     let (answers, answered) = mpsc::channel(REQUESTS);
@@ -185,8 +213,7 @@ fn run<K: Kernel + Send + 'static>(
     let enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = start.enter.into();
     let (jobs, asked) = mpsc::channel::<Job>(JOBS);
     let (troubles, trouble) = mpsc::unbounded_channel();
-    let admin = Admin::start(start.config.admin.clone(), Arc::clone(&enter), jobs, troubles)
-        .map_err(|error| failed(&format!("no thread for the admin port: {error}")))?;
+    let ports = Ports::start(&start.config, Arc::clone(&enter), jobs, troubles).map_err(Ended::Failed)?;
     // The kernel's thread ends when nobody asks any more, or nobody listens.
     let worker = std::thread::Builder::new()
         .name(format!("kernel {name}"))
@@ -218,14 +245,42 @@ fn run<K: Kernel + Send + 'static>(
             passwords: BTreeMap::new(),
             ending: None,
             failed: None,
+            started: SystemTime::now(),
+            name,
         };
-        node.go(commands, answered, bgp_events, Questions { asked, trouble }, ready).await
+        node.go(commands, answered, bgp_events, kernel_events, Questions { asked, trouble }, ready).await
     });
-    drop(admin);
+    drop(ports);
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
     drop(runtime);
     let _over = worker.join();
+    drop(stop);
+    let _over = ear.map(JoinHandle::join);
     result
+}
+
+/// Hears what the kernel says until the other end of the pipe is closed, or nobody listens.
+fn listen(mut monitor: Monitor, until: &io::PipeReader, said: &mpsc::Sender<Vec<KernelEvent>>) {
+    loop {
+        let wait = match monitor.read(DATAGRAMS) {
+            Ok((events, more)) => {
+                if !events.is_empty() && said.blocking_send(events).is_err() {
+                    return;
+                }
+                if more {
+                    continue;
+                }
+                None
+            }
+            Err(_) => Some(DEAF),
+        };
+        let mut fds = [PollFd::new(&monitor, PollFlags::IN), PollFd::new(until, PollFlags::IN)];
+        // A poll that fails is like one that ended early.
+        let _count = poll(&mut fds, wait.as_ref());
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            return;
+        }
+    }
 }
 
 /// What comes from the admin port.
@@ -248,6 +303,8 @@ struct Loop {
     ending: Option<Instant>,
     /// What an input from the admin port led to.
     failed: Option<Ended>,
+    started: SystemTime,
+    name: Arc<str>,
 }
 
 impl Source for Loop {
@@ -269,6 +326,10 @@ impl Source for Loop {
         &self.events
     }
 
+    fn status(&self) -> Status {
+        status(&self.agent, self.name.to_string(), self.started, self.epoch)
+    }
+
     fn kernel(&self, prefix: IpNet) -> String {
         self.agent.kernel_route(prefix)
     }
@@ -280,9 +341,14 @@ impl Loop {
         mut commands: mpsc::Receiver<Command>,
         mut answers: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<bgp::Input>,
+        mut kernel: mpsc::Receiver<Vec<KernelEvent>>,
         mut admin: Questions,
         ready: &channel::SyncSender<()>,
     ) -> Result<(), Ended> {
+        // The state of the links is known before anything is decided.
+        while let Ok(events) = kernel.try_recv() {
+            self.hear(events)?;
+        }
         self.handle(Input::Tick)?;
         // Whoever started us may be gone; then the commands are closed as well.
         let _gone = ready.send(());
@@ -309,6 +375,10 @@ impl Loop {
                 },
                 Some(answer) = answers.recv() => answer,
                 Some(event) = events.recv() => Input::Bgp(event),
+                Some(events) = kernel.recv() => {
+                    self.hear(events)?;
+                    continue;
+                }
                 Some(job) = admin.asked.recv() => {
                     job(&mut self);
                     match self.failed.take() {
@@ -331,6 +401,14 @@ impl Loop {
         }
     }
 
+    /// Tells the agent what the kernel said.
+    fn hear(&mut self, events: Vec<KernelEvent>) -> Result<(), Ended> {
+        for event in events {
+            self.agent.handle(self.now(), Input::Kernel(event));
+        }
+        self.obey()
+    }
+
     /// A password that is not possible concerns one neighbour: the others go on.
     fn password(&mut self, output: &bgp::Output, trouble: Option<String>) {
         let bgp::Output::Password { peer, .. } = output else { return };
@@ -349,6 +427,11 @@ impl Loop {
     fn handle(&mut self, input: Input) -> Result<(), Ended> {
         let now = self.now();
         self.agent.handle(now, input);
+        self.obey()
+    }
+
+    /// Does what the agent wants.
+    fn obey(&mut self) -> Result<(), Ended> {
         while let Some(output) = self.agent.poll() {
             match output {
                 // The queue is as long as there are planes, so there is room; a thread that is gone answers nothing.

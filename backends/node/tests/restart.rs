@@ -24,7 +24,7 @@ use fairway_desired::{
     Addr, Backend, Fault, Filter, Ipvs, Link, MAIN_TABLE, NextHop, Op, Outcome, Plane, PlaneId, Route, RouteKey,
     RouteKind, RouteValue, Rule, Table,
 };
-use fairway_node::{Command, Node, RealKernel, Start};
+use fairway_node::{Command, Monitor, Node, RealKernel, Start, Watched};
 use fairway_objects::{Delta, Kind, NodeConfig, ObjectKey};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -322,6 +322,12 @@ impl Mortal {
         }
         life.taken.push(step);
         Ok(())
+    }
+}
+
+impl Watched for Mortal {
+    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
+        self.kernel.monitor()
     }
 }
 

@@ -12,6 +12,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeade
 
 use crate::backend::{DUMMY, Known, carry_out, fault};
 use crate::link::{Links, read};
+use crate::monitor::Writer;
 use crate::route;
 use crate::wire::errno::{EINVAL, ENODEV};
 use crate::wire::{family, kind, message, not_deleted, refused};
@@ -38,8 +39,14 @@ pub(crate) fn body(index: u32, address: IpNet, scope: AddressScope) -> AddressMe
 }
 
 fn decode(payload: &[u8]) -> Option<(u32, IpNet)> {
+    let (index, own, on_link) = heard(payload)?;
+    Some((index, IpNet::new(own, on_link.prefix_len()).ok()?))
+}
+
+/// The interface of a message about an address, our address, and the prefix that is on the link because of it.
+pub(crate) fn heard(payload: &[u8]) -> Option<(u32, IpAddr, IpNet)> {
     let message = AddressMessage::parse(payload).ok()?;
-    // IFA_ADDRESS is the other end of a point-to-point link; IFA_LOCAL is what is meant, and IPv6 may lack it.
+    // IFA_ADDRESS is the other end of a point-to-point link; IFA_LOCAL is our own, and IPv6 may lack it.
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(ip) => Some(*ip),
         _ => None,
@@ -48,8 +55,8 @@ fn decode(payload: &[u8]) -> Option<(u32, IpNet)> {
         AddressAttribute::Address(ip) => Some(*ip),
         _ => None,
     });
-    let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some((message.header.index, net))
+    let on_link = IpNet::new(address.or(local)?, message.header.prefix_len).ok()?;
+    Some((message.header.index, local.or(address)?, on_link.trunc()))
 }
 
 /// Reads every address, with the interface it is on.
@@ -76,7 +83,12 @@ pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Ad
     Ok(all.into_iter().filter(|key| is_ours(&key.link, &key.address)).map(|key| (key, AddrValue)).collect())
 }
 
-pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Addr>]) -> Result<Vec<Outcome>, Fault> {
+pub(crate) fn apply(
+    socket: &mut Socket,
+    known: &mut Known,
+    writer: &Writer,
+    ops: &[Op<Addr>],
+) -> Result<Vec<Outcome>, Fault> {
     let mut outcomes = vec![Outcome::Done; ops.len()];
     let mut requests: Vec<Message> = vec![];
     let mut about = vec![];
@@ -110,6 +122,9 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Addr>]) ->
         };
         match request {
             Ok(request) => {
+                if matches!(op, Op::Del(_)) && ip.is_ipv6() {
+                    writer.deletes(*address, true);
+                }
                 requests.push(request);
                 about.push((op, outcome));
             }
@@ -119,6 +134,7 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Addr>]) ->
     let results = carry_out(socket, requests)?;
     for ((op, outcome), result) in about.into_iter().zip(results) {
         if let Err(errno) = result {
+            writer.deletes(op.key().address, false);
             *outcome = if matches!(op, Op::Put(..)) { refused(errno) } else { not_deleted(errno) };
         }
     }

@@ -11,6 +11,7 @@ use fairway_desired::{
 use fairway_netlink::{Errno, Error, Message, Protocol, Socket};
 
 use crate::link::Links;
+use crate::monitor::Writer;
 use crate::wire::errno::{EOPNOTSUPP, EPERM};
 use crate::{addr, link, route, rule, sysctl};
 
@@ -34,6 +35,8 @@ pub struct RouteBackend {
     /// `None` after it was lost.
     socket: Option<Socket>,
     namespace: Option<Namespace>,
+    /// Who writes, for a monitor.
+    pub(crate) writer: Arc<Writer>,
     pub(crate) known: Known,
 }
 
@@ -83,7 +86,9 @@ impl RouteBackend {
     /// If the system gives no socket.
     pub fn new() -> Result<RouteBackend, OpenError> {
         let socket = Socket::open(Protocol::Route)?;
-        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), known: Known::default() })
+        let writer = Arc::new(Writer::default());
+        writer.is(&socket);
+        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known: Known::default() })
     }
 
     /// Whether the kernel can make interfaces of a kind. Nothing is made: the kernel looks the kind up before it refuses
@@ -108,7 +113,11 @@ impl RouteBackend {
             Some(socket) => socket,
             // Better no socket than one that writes this node's routes elsewhere.
             None if namespace() != self.namespace => return Err(Fault::Lost),
-            None => Socket::open(Protocol::Route).map_err(|_| Fault::Lost)?,
+            None => {
+                let socket = Socket::open(Protocol::Route).map_err(|_| Fault::Lost)?;
+                self.writer.is(&socket);
+                socket
+            }
         };
         let result = what(&mut socket, &mut self.known);
         match &result {
@@ -150,7 +159,8 @@ impl Backend<Addr> for RouteBackend {
     }
 
     fn apply(&mut self, ops: &[Op<Addr>]) -> Result<Vec<Outcome>, Fault> {
-        self.with(|socket, known| addr::apply(socket, known, ops))
+        let writer = Arc::clone(&self.writer);
+        self.with(|socket, known| addr::apply(socket, known, &writer, ops))
     }
 }
 

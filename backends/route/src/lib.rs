@@ -4,6 +4,8 @@
 //! opens it. Messages are those of `netlink-packet-route`, in part made by `rtnetlink`; they go out pipelined through
 //! our own socket, because `rtnetlink` waits for each answer before it asks the next question.
 //!
+//! A [`Monitor`] hears what changes, whoever changes it, and says it in the words of [`fairway_desired::KernelEvent`].
+//!
 //! [`PodBackend`] writes the service addresses inside pods, for direct server return.
 //!
 //! [`setup`] is what an operating system or a CNI plugin does before us: veth pairs, bridges, first addresses. The
@@ -16,6 +18,7 @@
 mod addr;
 mod backend;
 mod link;
+mod monitor;
 mod pod;
 mod route;
 mod rule;
@@ -24,5 +27,6 @@ mod sysctl;
 mod wire;
 
 pub use backend::{OpenError, RouteBackend};
+pub use monitor::Monitor;
 pub use pod::{PodBackend, PodSpace, PodSpaces};
 pub use route::routes;

@@ -50,6 +50,20 @@ impl Links {
         self.indexes.get(name).copied()
     }
 
+    /// An interface has this name.
+    pub(crate) fn insert(&mut self, index: u32, name: &Arc<str>) {
+        self.remove(index);
+        self.indexes.insert(name.clone(), index);
+        self.names.insert(index, name.clone());
+    }
+
+    /// An interface is gone.
+    pub(crate) fn remove(&mut self, index: u32) {
+        if let Some(name) = self.names.remove(&index) {
+            self.indexes.remove(&name);
+        }
+    }
+
     fn forget(&mut self, name: &str) {
         if let Some(index) = self.indexes.remove(name) {
             self.names.remove(&index);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fairway_desired::{
-    Family, Fault, LOCAL_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind, RouteValue, Table,
+    Family, Fault, LOCAL_TABLE, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind,
+    RouteValue, Table,
 };
 use fairway_netlink::{Message, Socket, flags};
 use ipnet::IpNet;
@@ -68,11 +69,16 @@ fn body(key: &RouteKey, value: &RouteValue, index: &dyn Fn(&str) -> Option<u32>)
     if let Some(src) = value.src {
         body.attributes.push(RouteAttribute::PrefSource(src.into()));
     }
+    // An IPv4 route may have an IPv6 gateway (`via inet6`), which has an attribute of its own.
+    let gateway = |via: IpAddr| match via {
+        IpAddr::V6(via) if key.prefix.addr().is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(via)),
+        via => RouteAttribute::Gateway(via.into()),
+    };
     let dev = |hop: &NextHop| hop.dev.as_deref().map(|dev| index(dev).ok_or(ENODEV)).transpose();
     match value.next_hops.as_slice() {
         [] => {}
         [hop] => {
-            body.attributes.extend(hop.via.map(|via| RouteAttribute::Gateway(via.into())));
+            body.attributes.extend(hop.via.map(gateway));
             body.attributes.extend(dev(hop)?.map(RouteAttribute::Oif));
         }
         hops => {
@@ -81,7 +87,7 @@ fn body(key: &RouteKey, value: &RouteValue, index: &dyn Fn(&str) -> Option<u32>)
                 // `rtnh_hops` counts from 0.
                 encoded.hops = hop.weight.checked_sub(1).and_then(|w| u8::try_from(w).ok()).ok_or(EINVAL)?;
                 encoded.interface_index = dev(hop)?.unwrap_or_default();
-                encoded.attributes.extend(hop.via.map(|via| RouteAttribute::Gateway(via.into())));
+                encoded.attributes.extend(hop.via.map(gateway));
                 Ok(encoded)
             };
             body.attributes.push(RouteAttribute::MultiPath(hops.iter().map(hop).collect::<Result<_, i32>>()?));
@@ -145,7 +151,7 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 }
 
 /// A route as we can express it; `None` for any other, and for entries of the IPv6 cache.
-fn decode(payload: &[u8], links: &Links) -> Option<(RouteKey, RouteValue)> {
+pub(crate) fn decode(payload: &[u8], links: &Links) -> Option<(RouteKey, RouteValue)> {
     let message = RouteMessage::parse(payload).ok()?;
     if message.header.flags.contains(RouteFlags::Cloned) {
         return None;
@@ -220,7 +226,7 @@ fn all(socket: &mut Socket, links: &mut Links, of: Option<Family>) -> Result<Vec
 }
 
 /// What the key of a route is to us. IPv6 shows [`IPV6_DEFAULT_METRIC`] where 0 was written.
-fn key_as_written(mut key: RouteKey) -> RouteKey {
+pub(crate) fn key_as_written(mut key: RouteKey) -> RouteKey {
     if key.prefix.addr().is_ipv6() && key.metric == IPV6_DEFAULT_METRIC {
         key.metric = 0;
     }
@@ -435,7 +441,10 @@ fn round(
             Op::Put(..) => *outcome = refused(errno),
             Op::Del(_) => {
                 *outcome = not_deleted(errno);
-                if errno.0 == ESRCH {
+                // Of a learned route nothing else can be there that is ours. The kernel drops such routes with their
+                // interface, many at once, and that is no reason to look at everything.
+                let learned = known.routes.get(ops[index].key()).is_some_and(|v| v.protocol == PROTO_KUBE_ROUTER);
+                if errno.0 == ESRCH && !(learned && ops[index].key().table == MAIN_TABLE) {
                     unclear.push(index);
                 }
             }
@@ -452,9 +461,10 @@ fn put(known: &Known, key: &RouteKey, value: &RouteValue, owned: bool) -> Result
     if value.next_hops.iter().any(|hop| hop.via.is_none() && hop.dev.is_none()) {
         return Err(EINVAL);
     }
-    let other_family = |ip: IpAddr| Family::of(ip) != Family::of(key.prefix.addr());
-    // A source or gateway of another family has no place in the message; IPv4 through an IPv6 gateway is not built.
-    if value.src.into_iter().chain(value.next_hops.iter().filter_map(|hop| hop.via)).any(other_family) {
+    let v6 = key.prefix.addr().is_ipv6();
+    // A source of another family has no place in the message, nor has an IPv4 gateway of an IPv6 prefix.
+    let source = value.src.is_some_and(|src| src.is_ipv6() != v6);
+    if source || (v6 && value.next_hops.iter().filter_map(|hop| hop.via).any(|via| via.is_ipv4())) {
         return Err(EINVAL);
     }
     let body = body(key, value, &index)?;

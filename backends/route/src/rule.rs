@@ -72,6 +72,11 @@ fn decode(payload: &[u8]) -> Option<(RuleKey, RuleValue)> {
     Some((key, RuleValue { table }))
 }
 
+/// Whether a message is about a rule of ours.
+pub(crate) fn is_ours(payload: &[u8]) -> bool {
+    decode(payload).is_some_and(|(key, _)| OURS.contains(&key.priority))
+}
+
 fn all(socket: &mut Socket) -> Result<Vec<(RuleKey, RuleValue)>, Fault> {
     let mut found = vec![];
     let request = message(kind::GET_RULE, flags::DUMP, &RuleMessage::default());

@@ -107,6 +107,19 @@ fn routes_are_listed_as_the_kernel_has_them() {
         assert!(found.contains(&(key.clone(), value)), "{found:?}");
         assert!(!setup.del_route(&key, 17).unwrap(), "it is of another protocol");
         assert!(setup.del_route(&key, 186).unwrap());
+        // IPv4 by way of IPv6 neighbours, one or several, and mixed.
+        setup.add_address("d", "fd00::1/64".parse().unwrap()).unwrap();
+        let hop6 = |last: &str| NextHop { via: Some(last.parse().unwrap()), ..hop(2) };
+        let bare = NextHop { dev: None, ..hop6("fd00::2") };
+        for next_hops in
+            [vec![bare], vec![hop6("fd00::2")], vec![hop6("fd00::2"), hop6("fd00::3")], vec![hop(2), hop6("fd00::2")]]
+        {
+            let value = RouteValue { kind: RouteKind::Unicast, protocol: 186, src: None, next_hops };
+            setup.add_route(key.clone(), value.clone()).unwrap();
+            has(&said("ip route show 10.0.0.2"), &["via inet6 fd00::2 dev d"]);
+            let found = routes(&mut backend, MAIN_TABLE, Family::V4).unwrap();
+            assert!(found.contains(&(key.clone(), value)), "{found:?}");
+        }
     });
 }
 

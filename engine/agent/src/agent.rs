@@ -8,8 +8,8 @@ use core::fmt;
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
 use fairway_desired::{
-    Addr, Bgp, Filter, Ipvs, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route, RouteKey,
-    RouteValue, Rule, Sysctl,
+    Addr, Bgp, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route,
+    RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_reconcile::{Allow, Request, Time};
@@ -20,6 +20,7 @@ use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
 use crate::readiness;
 use crate::text::Text;
+use crate::view::PlaneView;
 
 /// One whole node. See the crate's documentation for the order in which it works.
 ///
@@ -40,6 +41,8 @@ pub struct Agent {
     graceful_restart: bool,
     /// `--bgp-route-metric`
     route_metric: u32,
+    /// What the speaker knows of our links.
+    on_link: Vec<(IpNet, bool)>,
     seen: Seen,
     /// The speaker was told of a restart, or there was none.
     told_restart: bool,
@@ -164,6 +167,7 @@ impl Agent {
             notices: BTreeSet::new(),
             graceful_restart,
             route_metric,
+            on_link: Vec::new(),
             seen: Seen::default(),
             told_restart: false,
             complete: false,
@@ -193,6 +197,11 @@ impl Agent {
             _ if self.stopped => {}
             Input::Delta(delta) => {
                 self.compute.handle(delta);
+                self.unflushed = true;
+            }
+            Input::Kernel(event) => self.kernel(event),
+            Input::Router(router) => {
+                self.compute.set_router(*router);
                 self.unflushed = true;
             }
             Input::Observed(observation) => self.observed(observation),
@@ -263,6 +272,18 @@ impl Agent {
         parked
     }
 
+    /// All planes, in rank order.
+    pub fn planes(&self) -> Vec<PlaneView> {
+        let mut planes = Vec::new();
+        each!(&self.lanes, lane => planes.push(lane.view()));
+        planes
+    }
+
+    /// Whether every kind of object was listed once.
+    pub fn synced(&self) -> bool {
+        self.compute.synced()
+    }
+
     /// What the kernel has of the routes to a prefix that BGP learned, and why; one clause, for an operator.
     pub fn kernel_route(&self, prefix: IpNet) -> String {
         let key = RouteKey { prefix: prefix.trunc(), table: MAIN_TABLE, metric: self.route_metric };
@@ -275,8 +296,7 @@ impl Agent {
         if reconciler.in_sync(&key) {
             return format!("in the kernel: {route}");
         }
-        let parked = reconciler.parked().find(|(parked, _)| **parked == key).map(|(_, outcome)| outcome);
-        match parked {
+        match reconciler.parked_as(&key) {
             Some(Outcome::Foreign) => format!(
                 "not in the kernel: a route that is not ours has this prefix and metric {} (another \
                  --bgp-route-metric puts ours beside it)",
@@ -290,6 +310,42 @@ impl Agent {
     /// The notices that stand.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.iter()
+    }
+
+    fn kernel(&mut self, event: KernelEvent) {
+        let (now, lanes) = (self.now, &mut self.lanes);
+        let dropped = match event {
+            KernelEvent::Interfaces(all) => self.compute.interfaces(all),
+            KernelEvent::Interface(name, interface) => self.compute.interface(&name, interface),
+            // What stands on it went with it, and not all of that is told.
+            KernelEvent::Changed(PlaneId::Link) => {
+                lanes.link.reconciler.suspect(now);
+                lanes.addr.reconciler.suspect(now);
+                return lanes.route.reconciler.suspect(now);
+            }
+            KernelEvent::Changed(PlaneId::Addr) => {
+                lanes.addr.reconciler.suspect(now);
+                return lanes.route.reconciler.suspect(now);
+            }
+            KernelEvent::Changed(PlaneId::Sysctl) => return lanes.sysctl.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Filter) => return lanes.filter.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Rule) => return lanes.rule.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Route) => return lanes.route.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Pod) => return lanes.pod.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::Ipvs) => return lanes.ipvs.reconciler.suspect(now),
+            // The speaker is here, nobody else has access to it.
+            KernelEvent::Changed(PlaneId::Bgp) => return,
+            KernelEvent::Foreign(key) => return lanes.route.reconciler.foreign(now, &key),
+        };
+        for key in &dropped {
+            self.lanes.route.reconciler.doubt(key);
+        }
+        self.unflushed = true;
+        let on_link = self.compute.on_link();
+        if on_link != self.on_link {
+            self.on_link.clone_from(&on_link);
+            self.tell_speaker(bgp::Input::OnLink(on_link));
+        }
     }
 
     fn observed(&mut self, observation: Observation) {

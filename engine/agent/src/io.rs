@@ -1,10 +1,13 @@
 //! What goes in and what comes out.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use fairway_bgp as bgp;
-use fairway_desired::{Addr, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table};
-use fairway_objects::{Delta, NoticeChange};
+use fairway_desired::{
+    Addr, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
+};
+use fairway_objects::{Delta, NoticeChange, RouterConfig};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +18,13 @@ pub enum Input {
     Observed(Observation),
     /// The answer to [`Output::Apply`].
     Applied(Applied),
+    /// The kernel says something without being asked. Nobody has to tell: without it every next hop counts as on a link
+    /// that works, and changes by somebody else are found when a plane is read again.
+    Kernel(KernelEvent),
     /// Something about BGP's connections, or an operator's request to reset a neighbour.
     Bgp(bgp::Input),
+    /// The configuration of a router changed, while it runs. A node takes no notice of it.
+    Router(Box<RouterConfig>),
     /// The deadline passed, or the agent was just made.
     Tick,
     /// The daemon will end soon: neighbours are asked to find ways around this node (RFC 8326).

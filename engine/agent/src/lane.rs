@@ -8,6 +8,7 @@ use fairway_objects::{Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
 
 use crate::text::Text;
+use crate::view::PlaneView;
 
 /// One plane's reconciler, and what it has to complain about.
 #[derive(Debug)]
@@ -78,6 +79,21 @@ where
     /// Parked keys as text.
     pub(crate) fn parked(&self) -> impl Iterator<Item = (PlaneId, String, Outcome)> {
         self.reconciler.parked().map(|(key, outcome)| (P::ID, key.text(), outcome))
+    }
+
+    pub(crate) fn view(&self) -> PlaneView {
+        let reconciler = &self.reconciler;
+        PlaneView {
+            plane: P::ID,
+            in_use: !self.off,
+            settled: self.is_settled(),
+            desired: reconciler.tracker().desired().len(),
+            pending_puts: reconciler.pending_puts(),
+            pending_deletes: reconciler.pending_deletes(),
+            parked: self.parked().map(|(_, key, outcome)| (key, outcome)).collect(),
+            stats: reconciler.stats(),
+            fault: reconciler.fault().cloned(),
+        }
     }
 
     /// Which notices begin or cease to stand.

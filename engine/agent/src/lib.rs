@@ -37,6 +37,7 @@ mod lane;
 mod readiness;
 mod serve;
 mod text;
+mod view;
 
 pub use agent::Agent;
 pub use fairway_bgp as bgp;
@@ -44,3 +45,4 @@ pub use fairway_compute::watched;
 pub use fairway_reconcile::Time;
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};
+pub use view::PlaneView;

@@ -4,14 +4,17 @@
 
 mod common;
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
 use fairway_agent::{Agent, Batch, Input, Output, bgp};
 use fairway_desired::{
-    AddrValue, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey, RouteKind, RouteValue, ipvs,
+    AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
+    RouteKind, RouteValue, ipvs,
 };
-use fairway_objects::{Delta, Kind, NodeConfig, Object, RouterConfig, Scheduler};
+use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -233,6 +236,8 @@ fn router(number: u8, networks: &[&str]) -> NodeConfig {
         import_reject: vec![],
         networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
         addresses: vec![ip(&format!("192.168.1.{number}"))],
+        peers: vec![],
+        sessions: RouterSessions::default(),
     };
     NodeConfig::router("vm-201", router)
 }
@@ -271,6 +276,7 @@ impl Wire {
                     }
                     bgp::Output::Send { conn, bytes } => {
                         if let Some(conn) = self.far_end(from, conn) {
+                            let bytes = bytes.to_vec();
                             self.hosts[to].input([Input::Bgp(bgp::Input::Received { conn, bytes })]);
                         }
                     }
@@ -437,7 +443,7 @@ proptest! {
         host.run_until(end);
         prop_assert!(host.agent.in_sync(), "{:?}", host.agent);
         prop_assert_eq!(host.agent.parked(), vec![]);
-        let (desired, _) = fairway_compute::from_scratch(&config(), last, []);
+        let (desired, _) = fairway_compute::from_scratch(&config(), last, [], None);
         prop_assert_eq!(&host.kernel.link, &desired.link);
         prop_assert_eq!(&host.kernel.addr, &desired.addr);
         prop_assert_eq!(&host.kernel.filter, &desired.filter);
@@ -453,4 +459,208 @@ proptest! {
         host.drain();
         prop_assert_eq!(host.kernel.log.len(), ops);
     }
+}
+
+/// The node's link to the router, as its kernel tells of it.
+fn eth1(up: bool) -> Input {
+    let interface = Interface {
+        up,
+        carrier: up,
+        addresses: vec![ip("192.168.1.1")],
+        on_link: vec!["192.168.1.0/24".parse().unwrap()],
+    };
+    Input::Kernel(KernelEvent::Interface("eth1".into(), Some(interface)))
+}
+
+/// A node that learned 20.0.0.0/8 from an internal neighbour, so that its session survives its link.
+fn learner() -> (Wire, RouteKey) {
+    let config = NodeConfig { peers: vec![peer("192.168.1.201", 65_201)], cluster_asn: Some(65_201), ..config() };
+    let mut router = router(201, &["20.0.0.0/8"]);
+    if let fairway_objects::Role::Router(router) = &mut router.role {
+        router.accept = vec![("192.168.1.0/24".parse().unwrap(), vec![65_201])];
+    }
+    let mut node = started(config, Kernel::default(), &cluster());
+    node.input([eth1(true)]);
+    let mut router = Host::new(router, Kernel::default());
+    router.input([Input::Tick]);
+    let mut wire = Wire { hosts: [node, router], addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] };
+    wire.run_until(Duration::from_secs(10));
+    let (key, _) = learned("20.0.0.0/8");
+    assert!(wire.hosts[0].kernel.route.contains_key(&key));
+    (wire, key)
+}
+
+#[test]
+fn a_learned_route_goes_and_comes_with_its_link() {
+    let (mut wire, key) = learner();
+    let node = &mut wire.hosts[0];
+    let observed = node.observed;
+    // Set down: the kernel drops the route by itself, and says nothing about it.
+    node.kernel.route.remove(&key);
+    node.input([eth1(false)]);
+    assert!(!node.kernel.route.contains_key(&key));
+    assert_eq!(node.agent.speaker().neighbors()[0].accepted, 0, "the speaker knows, too");
+    node.input([eth1(true)]);
+    assert!(node.kernel.route.contains_key(&key));
+    // Down and up again before anybody looked.
+    node.kernel.route.remove(&key);
+    node.agent.handle(node.now, eth1(false));
+    node.input([eth1(true)]);
+    assert!(node.kernel.route.contains_key(&key));
+    assert_eq!(node.observed, observed, "no table was read for that");
+}
+
+#[test]
+fn a_route_that_somebody_deletes_is_back_at_once() {
+    let (mut wire, key) = learner();
+    let node = &mut wire.hosts[0];
+    let start = node.now;
+    node.kernel.route.remove(&key);
+    node.input([Input::Kernel(KernelEvent::Changed(PlaneId::Route))]);
+    node.run_until(start + Duration::from_millis(100));
+    assert!(node.kernel.route.contains_key(&key));
+    // Whoever goes on is answered once a second.
+    let observed = node.observed;
+    for n in 1..=50 {
+        node.input([Input::Kernel(KernelEvent::Changed(PlaneId::Route))]);
+        node.run_until(start + Duration::from_millis(100 * n));
+    }
+    assert!(node.observed - observed <= 6, "{}", node.observed - observed);
+}
+
+/// The node with one neighbour, whose object can be edited.
+struct Edited {
+    wire: Wire,
+    node: Node,
+}
+
+impl Edited {
+    fn new() -> Edited {
+        let node = Node {
+            internal_ips: vec![ip("192.168.1.1")],
+            pod_cidrs: vec!["11.0.1.0/24".parse().unwrap()],
+            peers: vec![peer("192.168.1.201", 65_201)],
+            ..Node::new(fairway_objects::ObjectName::cluster("vm-001"))
+        };
+        let mut objects = cluster();
+        objects[0] = Object::Node(Arc::new(node.clone()));
+        let config = NodeConfig { enable_ipv6: true, ..config() };
+        let mut router = Host::new(router(201, &["20.0.0.0/8", "20.1.0.0/16"]), Kernel::default());
+        router.input([Input::Tick]);
+        let hosts = [started(config, Kernel::default(), &objects), router];
+        let mut edited =
+            Edited { wire: Wire { hosts, addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] }, node };
+        edited.pass(30);
+        assert_eq!(edited.sessions(), 1);
+        edited
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.wire.hosts[0].now + Duration::from_secs(seconds);
+        self.wire.run_until(end);
+    }
+
+    /// How often the session came up so far; it is up.
+    fn sessions(&self) -> u32 {
+        let neighbors = self.wire.hosts[0].agent.speaker().neighbors();
+        let [neighbor] = &neighbors[..] else { panic!("{neighbors:?}") };
+        assert_eq!(neighbor.state, bgp::SessionState::Established, "{:?}", neighbor.last_error);
+        neighbor.established
+    }
+
+    /// Edits the object and returns whether the session was reset.
+    fn edit(&mut self, change: impl FnOnce(&mut Node)) -> bool {
+        let before = self.sessions();
+        change(&mut self.node);
+        self.wire.hosts[0].input([put(Object::Node(Arc::new(self.node.clone())))]);
+        self.pass(30);
+        assert!(self.wire.hosts[0].agent.in_sync());
+        self.sessions() != before
+    }
+
+    /// What the router has of the first service's address: AS path, communities, next hop.
+    fn announced(&self) -> (Vec<u32>, Vec<u32>, IpAddr) {
+        let paths = self.wire.hosts[1].agent.speaker().lookup("10.0.0.1/32".parse().unwrap());
+        let path = paths.first().expect("announced");
+        (path.as_path(), path.attributes.communities.clone(), path.next_hop)
+    }
+
+    fn learned(&self) -> usize {
+        self.wire.hosts[0].kernel.route.values().filter(|value| value.protocol == PROTO_KUBE_ROUTER).count()
+    }
+}
+
+#[test]
+fn what_is_said_to_a_neighbour_changes_under_its_session() {
+    let mut edited = Edited::new();
+    assert_eq!(edited.announced(), (vec![64_512], vec![], ip("192.168.1.1")));
+    assert_eq!(edited.learned(), 2);
+    assert!(!edited.edit(|node| node.communities = vec![65_001 << 16 | 100]));
+    assert_eq!(edited.announced().1, [65_001 << 16 | 100]);
+    assert!(!edited.edit(|node| node.path_prepend = Some((65_009, 2))));
+    assert_eq!(edited.announced().0, [65_009, 65_009, 64_512]);
+    assert!(!edited.edit(|node| node.import_reject = vec!["20.1.0.0/16".parse().unwrap()]));
+    assert_eq!(edited.learned(), 1, "what is refused leaves the kernel");
+    assert!(!edited.edit(|node| node.unschedulable = true));
+    assert_eq!(edited.announced().1, [65_001 << 16 | 100, 0xffff_0000]);
+    assert!(!edited.edit(|node| node.pod_cidrs = vec!["11.0.2.0/24".parse().unwrap()]));
+    assert!(!edited.edit(|node| node.peers[0].options.max_prefixes = Some(100)));
+    assert!(!edited.edit(|node| {
+        *node = Node {
+            communities: vec![],
+            path_prepend: None,
+            import_reject: vec![],
+            unschedulable: false,
+            ..node.clone()
+        };
+    }));
+    assert_eq!(edited.announced(), (vec![64_512], vec![], ip("192.168.1.1")));
+    assert_eq!(edited.learned(), 2);
+}
+
+#[test]
+fn a_session_is_reset_where_the_protocol_needs_it() {
+    let mut edited = Edited::new();
+    assert!(edited.edit(|node| node.peers[0].password = Some("secret".into())), "TCP");
+    assert!(!edited.edit(|node| node.peers[0].local = Some(ip("192.168.1.1"))), "it was that address already");
+    assert!(edited.edit(|node| node.peers[0].local = Some(ip("192.168.1.7"))), "TCP");
+    assert!(edited.edit(|node| node.peers[0].options.hold_s = Some(30)), "OPEN");
+    assert!(edited.edit(|node| node.internal_ips.push(ip("fd00::1"))), "another family");
+    assert!(edited.edit(|node| node.internal_ips[0] = ip("192.168.1.3")), "another identifier");
+    assert_eq!(edited.announced().2, ip("192.168.1.3"));
+    // A neighbour in another AS is another neighbour, and ours does not come up as such.
+    edited.node.peers[0].asn = 65_202;
+    let node = Object::Node(Arc::new(edited.node.clone()));
+    edited.wire.hosts[0].input([put(node)]);
+    edited.pass(10);
+    let neighbors = edited.wire.hosts[0].agent.speaker().neighbors();
+    assert_ne!(neighbors[0].state, bgp::SessionState::Established);
+    assert_eq!(edited.learned(), 0);
+    edited.node.peers[0].asn = 65_201;
+    let node = Object::Node(Arc::new(edited.node.clone()));
+    edited.wire.hosts[0].input([put(node)]);
+    edited.pass(40);
+    assert_eq!(edited.learned(), 2);
+}
+
+#[test]
+fn a_neighbour_that_is_wrong_or_gone_disturbs_no_other() {
+    let mut edited = Edited::new();
+    let wrong = |node: &mut Node| {
+        node.peers.push(peer("192.168.1.1", 65_202));
+        node.peers.push(peer("192.168.1.201", 65_203));
+        node.peers.push(fairway_objects::BgpPeer { local: Some(ip("fd00::1")), ..peer("192.168.1.202", 65_202) });
+    };
+    assert!(!edited.edit(wrong));
+    let notices: Vec<String> = edited.wire.hosts[0].notices.iter().cloned().collect();
+    let expected = [
+        "Node vm-001: BGP peer 192.168.1.1: this is the node's own address",
+        "Node vm-001: BGP peer 192.168.1.201: listed twice; the first entry counts",
+        "Node vm-001: BGP peer 192.168.1.202: the local address is of another family",
+    ];
+    for expected in expected {
+        assert!(notices.iter().any(|notice| notice == expected), "no {expected} in {notices:?}");
+    }
+    assert!(!edited.edit(|node| node.peers.truncate(1)));
+    assert!(!edited.wire.hosts[0].notices.iter().any(|notice| notice.contains("BGP peer")));
 }

@@ -10,6 +10,7 @@ use fairway_desired::bgp::{Direction, Distance, Dynamic, Families, Global, Key, 
 use fairway_desired::{Bgp, Family, Op, Outcome};
 use ipnet::IpNet;
 
+use crate::export::Group;
 use crate::neighbor::{Settings, same_opening};
 use crate::speaker::Speaker;
 use crate::wire::{Notification, cease, code};
@@ -26,12 +27,15 @@ pub(crate) const fn addresses(family: Family) -> RangeInclusive<IpAddr> {
     }
 }
 
-/// What policy changes make necessary, collected over all ops of a call: routes see only the final state.
+/// What changes make necessary, collected over all ops of a call: routes see only the final state, and nothing is said
+/// or learned that only an intermediate one allows.
 #[derive(Default)]
 struct Dirty {
     policies: BTreeSet<Direction>,
     prefixes: BTreeSet<(Name, IpNet)>,
     neighbors: BTreeSet<(Name, IpNet)>,
+    /// Neighbours whose settings changed under a session that stands.
+    settings: BTreeSet<IpAddr>,
 }
 
 impl Speaker {
@@ -40,6 +44,8 @@ impl Speaker {
     pub fn apply(&mut self, now: Time, ops: &[Op<Bgp>]) -> Vec<Outcome> {
         let mut dirty = Dirty::default();
         let outcomes = ops.iter().map(|op| self.apply_one(now, op, &mut dirty)).collect();
+        // Whatever changed, export may depend on it.
+        self.groups.iter_mut().flatten().for_each(Group::forget_rewrites);
         self.evaluate(now, &dirty);
         self.settle(now);
         outcomes
@@ -76,8 +82,8 @@ impl Speaker {
                 self.count_address(old.as_ref(), Some(network));
                 self.originate(now, *prefix, Some(network.next_hop));
             }
-            (Key::Dynamic(range), Some(Value::Dynamic(dynamic))) => self.set_dynamic(now, *range, Some(dynamic)),
-            (Key::Peer(address), Some(Value::Peer(peer))) => self.set_peer(now, *address, Some(peer)),
+            (Key::Dynamic(range), Some(Value::Dynamic(dynamic))) => self.set_dynamic(now, *range, Some(dynamic), dirty),
+            (Key::Peer(address), Some(Value::Peer(peer))) => self.set_peer(now, *address, Some(peer), dirty),
             (Key::Global, _) => self.set_global(now, None),
             (Key::PrefixMember(set, net), _) => {
                 self.policies.set_prefix(set, *net, None);
@@ -95,53 +101,64 @@ impl Speaker {
                 self.count_address(old.as_ref(), None);
                 self.originate(now, *prefix, None);
             }
-            (Key::Dynamic(range), _) => self.set_dynamic(now, *range, None),
-            (Key::Peer(address), _) => self.set_peer(now, *address, None),
+            (Key::Dynamic(range), _) => self.set_dynamic(now, *range, None, dirty),
+            (Key::Peer(address), _) => self.set_peer(now, *address, None, dirty),
         }
         Outcome::Done
     }
 
-    /// Evaluates policies again where a change can matter.
+    /// Evaluates again what a change can matter to: first what comes in, then what leaves.
     fn evaluate(&mut self, now: Time, dirty: &Dirty) {
+        for peer in &dirty.settings {
+            self.settings_changed(*peer);
+        }
         let peers: Vec<IpAddr> = self.neighbors.iter().filter(|(_, n)| n.session.is_some()).map(|(a, _)| *a).collect();
-        for direction in [Direction::Import, Direction::Export] {
-            let all = dirty.policies.contains(&direction);
-            let prefixes: BTreeSet<IpNet> = dirty
-                .prefixes
-                .iter()
-                .filter(|(set, _)| self.policies.names_prefixes(direction, set))
-                .map(|(_, net)| net.trunc())
-                .collect();
-            let neighbors: Vec<IpNet> = dirty
-                .neighbors
-                .iter()
-                .filter(|(set, _)| self.policies.names_neighbors(direction, set))
-                .map(|(_, net)| *net)
-                .collect();
-            for peer in &peers {
-                let about = all || neighbors.iter().any(|net| net.contains(peer));
-                match direction {
-                    Direction::Import if about => {
-                        self.reread_import(*peer);
-                        self.import_again(*peer, None);
-                    }
-                    Direction::Import => {
-                        for net in &prefixes {
-                            self.import_again(*peer, Some(*net));
-                        }
-                    }
-                    Direction::Export if about => self.regroup(now, *peer),
-                    Direction::Export => {}
+        let about = |s: &Self, direction, peer: &IpAddr| {
+            let named = |(set, net): &(Name, IpNet)| net.contains(peer) && s.policies.names_neighbors(direction, set);
+            dirty.policies.contains(&direction) || dirty.neighbors.iter().any(named)
+        };
+        let prefixes = |s: &Self, direction| -> BTreeSet<IpNet> {
+            let named = dirty.prefixes.iter().filter(|(set, _)| s.policies.names_prefixes(direction, set));
+            named.map(|(_, net)| net.trunc()).collect()
+        };
+        let inward = prefixes(self, Direction::Import);
+        for peer in &peers {
+            if about(self, Direction::Import, peer) {
+                self.reread_import(*peer);
+                self.import_again(*peer, None);
+            } else if dirty.settings.contains(peer) {
+                self.import_again(*peer, None);
+            } else {
+                for net in &inward {
+                    self.import_again(*peer, Some(*net));
                 }
             }
-            if direction == Direction::Export {
-                if all {
-                    self.export_again(None);
-                }
-                for net in prefixes {
-                    self.export_again(Some(net));
-                }
+        }
+        // Whether a route may be reflected depends on where it comes from.
+        if dirty.policies.contains(&Direction::Export) || !dirty.settings.is_empty() {
+            self.export_again(None);
+        }
+        for net in prefixes(self, Direction::Export) {
+            self.export_again(Some(net));
+        }
+        // Who moves to another group is told the difference at once, so what the groups have must be right by now.
+        for peer in &peers {
+            if dirty.settings.contains(peer) || about(self, Direction::Export, peer) {
+                self.regroup(now, *peer);
             }
+        }
+        // Another limit may already be passed.
+        for peer in &dirty.settings {
+            self.limit(now, *peer);
+        }
+    }
+
+    /// Settings changed under a session that stands.
+    fn settings_changed(&mut self, peer: IpAddr) {
+        let Some(neighbor) = self.touch(peer) else { return };
+        let (source, client) = (neighbor.source, neighbor.settings.session().reflector_client);
+        if let Some(session) = neighbor.session.clone() {
+            self.describe_source(source, &session, client);
         }
     }
 
@@ -160,7 +177,9 @@ impl Speaker {
             }
         }
         let Some(global) = global else { return };
-        if old.as_ref().map(|g| g.port) != Some(global.port) {
+        // A speaker that lost its configuration for a while goes on listening, and refuses.
+        if self.listening != Some(global.port) {
+            self.listening = Some(global.port);
             self.outputs.push_back(Output::Listen { port: global.port });
         }
         if old.as_ref().map(|g| g.max_paths) != Some(global.max_paths) {
@@ -187,7 +206,7 @@ impl Speaker {
         }
     }
 
-    fn set_peer(&mut self, now: Time, address: IpAddr, peer: Option<&Peer>) {
+    fn set_peer(&mut self, now: Time, address: IpAddr, peer: Option<&Peer>, dirty: &mut Dirty) {
         self.set_password(address, peer.and_then(|p| p.password.as_ref()));
         let Some(peer) = peer else {
             self.cease(now, address, &Notification::new(code::CEASE, cease::DECONFIGURED));
@@ -206,7 +225,7 @@ impl Speaker {
         }
         if neighbor.session.is_some() && neighbor.settings.can_become(&settings) {
             neighbor.settings = settings;
-            self.settings_changed(now, address);
+            dirty.settings.insert(address);
             return;
         }
         self.cease(now, address, &Notification::new(code::CEASE, cease::CONFIG_CHANGE));
@@ -220,19 +239,7 @@ impl Speaker {
         neighbor.forget_attempts();
     }
 
-    /// Settings changed under a session that stands.
-    fn settings_changed(&mut self, now: Time, peer: IpAddr) {
-        let Some(neighbor) = self.touch(peer) else { return };
-        let (source, client) = (neighbor.source, neighbor.settings.session().reflector_client);
-        let Some(session) = neighbor.session.clone() else { return };
-        self.describe_source(source, &session, client);
-        self.import_again(peer, None);
-        // Whether a route may be reflected depends on where it comes from.
-        self.export_again(None);
-        self.regroup(now, peer);
-    }
-
-    fn set_dynamic(&mut self, now: Time, range: IpNet, dynamic: Option<&Dynamic>) {
+    fn set_dynamic(&mut self, now: Time, range: IpNet, dynamic: Option<&Dynamic>, dirty: &mut Dirty) {
         match dynamic {
             Some(dynamic) => self.dynamics.insert(range, dynamic.clone()),
             None => self.dynamics.remove(&range),
@@ -251,7 +258,7 @@ impl Speaker {
                         neighbor.session.as_ref().is_none_or(|s| new.asns.is_empty() || new.asns.contains(&s.asn));
                     if passes && same_opening(&old.session, &new.session) {
                         neighbor.settings = Settings::Dynamic(new);
-                        self.settings_changed(now, address);
+                        dirty.settings.insert(address);
                     } else {
                         self.cease(now, address, &Notification::new(code::CEASE, cease::CONFIG_CHANGE));
                     }

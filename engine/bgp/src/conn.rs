@@ -20,17 +20,21 @@ use fairway_desired::Family;
 use fairway_desired::bgp::{self, Families};
 
 use crate::neighbor::Restart;
+use crate::restart::Since;
 use crate::view::Messages;
 use crate::wire::{
     AS_TRANS, Capability, Context, FAMILIES, Message, Notification, Open, RestartFamily, SAFI_UNICAST, StaleFamily,
     Update, afi, code,
 };
-use crate::{ConnId, SessionState, Time};
+use crate::{ConnId, Octets, SessionState, Time};
 
 /// Before the OPEN arrives (RFC 4271 section 8.2.2 suggests 4 minutes).
 const OPEN_HOLD: Time = Time::from_secs(240);
 /// A dial that the driver does not answer is given up.
 const DIAL_LIMIT: Time = Time::from_secs(30);
+
+/// Fewer octets are rather copied than shared.
+const SHARED_MIN: usize = 1024;
 
 /// What we say of ourselves, and whom we accept.
 #[derive(Clone, Debug)]
@@ -41,8 +45,8 @@ pub(crate) struct Ours {
     /// AS numbers the other side may have; empty: any.
     pub(crate) asns: Vec<u32>,
     pub(crate) session: bgp::Session,
-    /// We have just restarted, and our forwarding state stands.
-    pub(crate) restarted: bool,
+    /// Since we last had a session.
+    pub(crate) since: Since,
 }
 
 impl Ours {
@@ -61,9 +65,9 @@ impl Ours {
         }
         capabilities.push(Capability::ExtendedMessage);
         if let Some(gr) = self.session.graceful_restart {
-            let forwarding = self.restarted;
+            let Since { restarted, forwarding } = self.since;
             capabilities.push(Capability::GracefulRestart {
-                restarted: self.restarted,
+                restarted,
                 notification: true,
                 time_s: gr.time_s,
                 families: self
@@ -80,7 +84,7 @@ impl Ours {
         }
         capabilities.push(Capability::EnhancedRefresh);
         if let Some(gr) = self.session.graceful_restart.filter(|gr| gr.long_lived_s > 0) {
-            let (forwarding, time_s) = (self.restarted, gr.long_lived_s);
+            let (forwarding, time_s) = (self.since.forwarding, gr.long_lived_s);
             capabilities.push(Capability::LongLived(
                 self.families().map(|f| StaleFamily { afi: afi(f), safi: SAFI_UNICAST, forwarding, time_s }).collect(),
             ));
@@ -269,7 +273,8 @@ pub(crate) struct Conn {
     pub(crate) state: SessionState,
     pub(crate) open: Option<Open>,
     pub(crate) hold_s: u16,
-    /// Whole messages not yet given to the driver.
+    /// Whole messages not yet given to the driver: those in parts come first.
+    pub(crate) parts: Vec<Octets>,
     pub(crate) tx: Vec<u8>,
     /// The capabilities of our OPEN.
     pub(crate) said: Vec<Capability>,
@@ -299,6 +304,7 @@ impl Conn {
             state: SessionState::Connect,
             open: None,
             hold_s: 0,
+            parts: Vec::new(),
             tx: Vec::new(),
             said: Vec::new(),
             unsent: 0,
@@ -348,6 +354,37 @@ impl Conn {
         }
     }
 
+    /// Writes encoded messages that other connections write too.
+    pub(crate) fn send_shared(&mut self, now: Time, bytes: &Octets, count: &Messages) {
+        self.sent.add(count);
+        if bytes.len() < SHARED_MIN {
+            self.tx.extend(bytes.iter());
+        } else {
+            self.close_part();
+            self.parts.push(bytes.clone());
+        }
+        if self.keepalive_at.is_some() {
+            self.keepalive_at = self.hold().map(|hold| now + hold / 3);
+        }
+    }
+
+    fn close_part(&mut self) {
+        if !self.tx.is_empty() {
+            self.parts.push(core::mem::take(&mut self.tx).into());
+        }
+    }
+
+    /// What is to be given to the driver.
+    pub(crate) fn take(&mut self) -> Vec<Octets> {
+        self.close_part();
+        core::mem::take(&mut self.parts)
+    }
+
+    /// Octets that have not left, as far as we know.
+    pub(crate) fn waiting(&self) -> usize {
+        self.unsent + self.tx.len() + self.parts.iter().map(|p| p.len()).sum::<usize>()
+    }
+
     /// Answers the OPEN.
     pub(crate) fn confirm(&mut self, now: Time) {
         self.state = SessionState::OpenConfirm;
@@ -356,20 +393,24 @@ impl Conn {
         self.send(now, &Message::Keepalive);
     }
 
-    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+    pub(crate) fn receive(&mut self, bytes: Vec<u8>) {
         if self.read == self.rx.len() {
-            self.rx.clear();
+            self.rx = bytes;
             self.read = 0;
+        } else {
+            self.rx.extend(bytes);
         }
-        self.rx.extend(bytes);
     }
 
     /// Reads one message; `None`: there is no complete one.
     pub(crate) fn step(&mut self, now: Time, ours: &Ours) -> Result<Option<Signal>, End> {
         let unread = self.rx.get(self.read..).unwrap_or_default();
         let Some((message, len)) = Message::decode(unread, self.rx_context)? else {
-            self.rx.drain(..self.read);
-            self.read = 0;
+            if self.read > 0 {
+                // What is left is the beginning of one message; the memory of many is not kept.
+                self.rx = unread.to_vec();
+                self.read = 0;
+            }
             return Ok(None);
         };
         self.got.count(unread.get(..len).unwrap_or_default());

@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use fairway_desired::Family;
 use ipnet::IpNet;
@@ -10,7 +9,7 @@ use ipnet::IpNet;
 use crate::Explanation;
 use crate::neighbor::Neighbor;
 use crate::speaker::Speaker;
-use crate::table::{OWN, Route, RouteId};
+use crate::table::{Route, RouteId};
 
 impl Speaker {
     /// Everything that was decided about a prefix, and by which rule. `None`: no such prefix.
@@ -22,7 +21,7 @@ impl Speaker {
             .table
             .of_net(net)
             .map(|(id, route)| {
-                let shared = route.accepted.as_ref().unwrap_or(&route.received);
+                let shared = route.accepted.unwrap_or(route.received);
                 let is_best = best.is_some_and(|(best, _)| best == id);
                 (self.view(route, shared, is_best), self.standing(prefix, id, route, is_best))
             })
@@ -36,14 +35,7 @@ impl Speaker {
                 (*address, told, why)
             })
             .collect();
-        let mut next_hops: Vec<_> = self
-            .table
-            .of_net(net)
-            .filter(|(_, r)| r.used && r.source != OWN)
-            .filter_map(|(_, r)| r.accepted.as_ref().map(|a| a.next_hop))
-            .collect();
-        next_hops.sort();
-        next_hops.dedup();
+        let next_hops = self.table.next_hops(net);
         Some(Explanation { prefix, paths, neighbors, next_hops })
     }
 
@@ -51,7 +43,7 @@ impl Speaker {
     fn standing(&self, prefix: IpNet, id: RouteId, route: &Route, best: bool) -> String {
         if route.accepted.is_none() {
             let importer = self.table.source(route.source).address.and_then(|peer| self.importer(peer));
-            let why = importer.and_then(|i| self.admit(&i, prefix, &route.received).err());
+            let why = importer.and_then(|i| self.admit(&i, prefix, route.received).err());
             return format!(
                 "refused: {}",
                 why.map_or_else(|| "its session is down".to_string(), |why| why.to_string())

@@ -3,7 +3,8 @@
 //! Neighbours that are told the same share a group: one Adj-RIB-Out, one decision and one encoding for each change. A
 //! group numbers its changes; each member has a position in that sequence, so a slow member costs nothing but the
 //! changes it has not read, and of several changes of a route it reads the last. A new member first reads the whole
-//! Adj-RIB-Out, by families, each closed by End-of-RIB (RFC 4724 section 2).
+//! Adj-RIB-Out, by families, each closed by End-of-RIB (RFC 4724 section 2). What may have to change waits, by prefix,
+//! until some member can be sent it.
 //!
 //! A route is never sent back to the neighbour that it comes from. That is the only thing in which members differ.
 
@@ -11,20 +12,24 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::hash::BuildHasherDefault;
 use core::net::{IpAddr, Ipv4Addr};
 
 use fairway_desired::Family;
 use fairway_desired::bgp::{Direction, Families, Name};
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use crate::Time;
-use crate::intern::Shared;
+use crate::adj_out::{AdjOut, Unit, net_of, path_of, unit};
+use crate::intern::{Marks, Mixer, Shared};
 use crate::neighbor::{Neighbor, Session};
 use crate::policy;
 use crate::routes::{GRACEFUL_SHUTDOWN, LLGR_STALE};
 use crate::speaker::Speaker;
-use crate::table::{Change, DEFAULT_LOCAL_PREF, NetId, OWN, Route, RouteId, SourceId, Table};
+use crate::table::{Change, DEFAULT_LOCAL_PREF, NetId, OWN, Route, SourceId, Table, family_of};
+use crate::view::Messages;
 use crate::wire::{Context, FAMILIES, Message, Nlri, Packer, RouteRefresh, SAFI_UNICAST, Update, afi};
+use crate::{Octets, Time};
 
 /// RFC 1997: not to external neighbours.
 const NO_EXPORT: u32 = 0xffff_ff01;
@@ -32,6 +37,9 @@ const NO_EXPORT: u32 = 0xffff_ff01;
 const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// RFC 1997: not to external neighbours, confederation members included.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
+
+/// RFC 4360 section 2: this bit of the type means that the community does not leave the AS.
+const NOT_TRANSITIVE: u8 = 0x40;
 
 /// So many octets may be on their way to a neighbour; more routes are encoded when they have left.
 const WINDOW: usize = 256 << 10;
@@ -67,46 +75,24 @@ impl GroupKey {
     }
 }
 
-/// One thing that is advertised: a prefix, and with ADD-PATH one of its paths.
-type Unit = u64;
-
-const fn unit(net: NetId, path_id: u32) -> Unit {
-    (net as u64) << 32 | path_id as u64
-}
-
-const fn net_of(unit: Unit) -> NetId {
-    (unit >> 32) as NetId
-}
-
-/// An entry of an Adj-RIB-Out.
-#[derive(Debug)]
-struct Entry {
-    /// `None`: withdrawn, but not all members have read that yet.
-    route: Option<Shared>,
-    /// Where the route comes from, or came from.
-    from: SourceId,
-    /// The number of the last change.
-    seq: u64,
-    /// Source and number of the route before that change, if there was one.
-    before: Option<(SourceId, u64)>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) key: GroupKey,
     members: BTreeMap<SourceId, Member>,
-    out: BTreeMap<Unit, Entry>,
-    /// Changes that not all members have read: number and what it is about.
-    log: BTreeMap<u64, Unit>,
-    next_seq: u64,
-    /// What may have to change.
-    pending: Vec<Unit>,
+    out: AdjOut,
+    /// What may have to change: prefixes, each once, and paths of those that are sent several.
+    pending: VecDeque<NetId>,
+    pending_paths: BTreeSet<Unit>,
     /// Everything may have to.
     all_pending: bool,
-    /// Routes advertised by family, and how many of them come from each source.
-    announced: [usize; 2],
-    by_source: BTreeMap<SourceId, [usize; 2]>,
+    /// What export made of attributes, as long as nothing changes that it depends on.
+    rewrites: HashMap<Rewrite, Shared, BuildHasherDefault<Mixer>>,
+    /// The last of them: routes come in runs of equal attributes.
+    last: Option<(Rewrite, Shared)>,
 }
+
+/// So many results of export are kept.
+const REWRITES: usize = 4096;
 
 #[derive(Debug)]
 struct Member {
@@ -129,80 +115,76 @@ struct Dump {
 }
 
 impl Group {
-    /// Routes that a member was told, or will be as soon as it reads on.
-    fn advertised(&self, member: SourceId) -> [usize; 2] {
-        let own = self.by_source.get(&member).copied().unwrap_or_default();
-        [self.announced[0] - own[0], self.announced[1] - own[1]]
+    /// Places of attributes.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
     }
 
-    fn count(&mut self, family: Family, from: SourceId, more: bool) {
-        let own = self.by_source.entry(from).or_default();
-        let all = &mut self.announced[family as usize];
-        if more {
-            own[family as usize] += 1;
-            *all += 1;
-        } else {
-            own[family as usize] -= 1;
-            *all -= 1;
-            if *own == [0, 0] {
-                self.by_source.remove(&from);
+    /// Marks the attributes of all routes; what export made of others is forgotten.
+    pub(crate) fn mark_attributes(&mut self, marks: &mut Marks) {
+        self.forget_rewrites();
+        self.out.mark_attributes(marks);
+    }
+
+    /// Policies or settings changed.
+    pub(crate) fn forget_rewrites(&mut self) {
+        self.rewrites.clear();
+        self.last = None;
+    }
+
+    fn pend(&mut self, net: NetId) {
+        if self.out.mark(net) {
+            self.pending.push_back(net);
+        }
+    }
+
+    fn is_pending(&self) -> bool {
+        self.all_pending || !self.pending.is_empty() || !self.pending_paths.is_empty()
+    }
+
+    /// Everything may have to change.
+    fn pend_all(&mut self, table: &Table) {
+        let told: Vec<Unit> = self.out.all().map(|(unit, _)| unit).collect();
+        for unit in told {
+            match path_of(unit) {
+                0 => self.pend(net_of(unit)),
+                _ => drop(self.pending_paths.insert(unit)),
             }
         }
+        for net in FAMILIES.into_iter().flat_map(|f| table.nets(f)) {
+            self.pend_net(table, net);
+        }
+    }
+
+    /// What can be advertised of a prefix may have to change.
+    fn pend_net(&mut self, table: &Table, net: NetId) {
+        if self.key.sends_several(family_of(net)) {
+            self.pending_paths.extend(table.of_net(net).map(|(id, _)| unit(net, id + 1)));
+        } else {
+            self.pend(net);
+        }
+    }
+
+    fn next_pending(&mut self) -> Option<Unit> {
+        if let Some(net) = self.pending.pop_front() {
+            self.out.unmark(net);
+            return Some(unit(net, 0));
+        }
+        self.pending_paths.pop_first()
     }
 
     /// An entry becomes this.
     fn record(&mut self, unit: Unit, new: Option<(Shared, SourceId)>, table: &mut Table) {
-        let seq = self.next_seq;
-        let family = Family::of(table.prefix(net_of(unit)).addr());
-        let Some(entry) = self.out.get_mut(&unit) else {
-            let Some((route, from)) = new else { return };
-            self.count(family, from, true);
-            self.out.insert(unit, Entry { route: Some(route), from, seq, before: None });
-            self.log.insert(seq, unit);
-            self.next_seq += 1;
+        if self.out.record(unit, new) {
             table.hold(net_of(unit));
-            return;
-        };
-        match (&entry.route, &new) {
-            (None, None) => return,
-            (Some(old), Some((new, from))) if Arc::ptr_eq(old, new) && entry.from == *from => return,
-            _ => {}
         }
-        let (mut less, mut more) = (None, None);
-        if entry.route.is_some() {
-            entry.before = Some((entry.from, entry.seq));
-            less = Some(entry.from);
-        }
-        match new {
-            Some((route, from)) => {
-                entry.route = Some(route);
-                entry.from = from;
-                more = Some(from);
-            }
-            None => entry.route = None,
-        }
-        self.log.remove(&entry.seq);
-        entry.seq = seq;
-        if let Some(from) = less {
-            self.count(family, from, false);
-        }
-        if let Some(from) = more {
-            self.count(family, from, true);
-        }
-        self.log.insert(seq, unit);
-        self.next_seq += 1;
     }
 
     /// Forgets changes that every member has read.
     fn truncate(&mut self, table: &mut Table) {
-        let read = self.members.values().map(|m| m.position).min().unwrap_or(self.next_seq);
-        let rest = self.log.split_off(&read);
-        for (seq, unit) in core::mem::replace(&mut self.log, rest) {
-            if self.out.get(&unit).is_some_and(|e| e.route.is_none() && e.seq == seq) {
-                self.out.remove(&unit);
-                table.release(net_of(unit));
-            }
-        }
+        let read = self.members.values().map(|m| m.position).min().unwrap_or(u64::MAX);
+        self.out.truncate(read, |net| table.release(net));
+        self.out.compact(self.members.values_mut().map(|m| &mut m.position));
     }
 }
 
@@ -243,13 +225,9 @@ pub(crate) struct Leave<'a> {
     originator: Option<Ipv4Addr>,
 }
 
-/// The last result: routes come in runs of equal attributes, and a shared result is what lets them share a message.
-#[derive(Default)]
-struct Memo(Option<(Rewrite, Shared)>);
-
-/// What the attributes of a route that leaves depend on: those it came with, the statement, the next hop, and who
-/// brought it in if it is reflected.
-type Rewrite = (u64, Option<usize>, IpAddr, Option<Ipv4Addr>);
+/// What the attributes of a route that leaves depend on: those it came with, the statement, the next hop, who brought it
+/// in if it is reflected, and whether it is our own.
+type Rewrite = (Shared, Option<usize>, IpAddr, Option<Ipv4Addr>, bool);
 
 impl Speaker {
     fn group_key(&self, peer: IpAddr, neighbor: &Neighbor, session: &Session) -> GroupKey {
@@ -282,13 +260,12 @@ impl Speaker {
         let group = Group {
             key: key.clone(),
             members: BTreeMap::new(),
-            out: BTreeMap::new(),
-            log: BTreeMap::new(),
-            next_seq: 0,
-            pending: Vec::new(),
+            out: AdjOut::default(),
+            pending: VecDeque::new(),
+            pending_paths: BTreeSet::new(),
             all_pending: true,
-            announced: [0, 0],
-            by_source: BTreeMap::new(),
+            rewrites: HashMap::default(),
+            last: None,
         };
         let id = match self.groups.iter().position(Option::is_none) {
             Some(free) => {
@@ -319,7 +296,7 @@ impl Speaker {
             .filter(|f| families.has(*f))
             .map(|family| Dump { family, cursor: 0, begun: false, refresh: false })
             .collect();
-        group.members.insert(source, Member { address: peer, position: group.next_seq, dumps });
+        group.members.insert(source, Member { address: peer, position: group.out.next_seq(), dumps });
         self.dirty_groups.insert(id);
         if let Some(session) = self.neighbors.get_mut(&peer).and_then(|n| n.session.as_mut()) {
             session.group = id;
@@ -343,32 +320,39 @@ impl Speaker {
         if self.group(old).is_some_and(|g| g.key == key) {
             return;
         }
-        // It reads all that is left in the old group. The change is rare, so the window may be passed over.
-        self.evaluate_group(old);
-        let Some(mut left) = self.groups.get_mut(old as usize).and_then(Option::take) else { return };
-        self.pump(now, &mut left, source, usize::MAX, &mut BTreeMap::new());
-        left.members.remove(&source);
-        self.groups[old as usize] = Some(left);
         let id = self.group_of(key);
         self.dirty_groups.insert(old);
         self.evaluate_group(id);
         let (Some(left), Some(joined)) = (self.group(old), self.group(id)) else { return };
-        let told =
-            |group: &Group, unit: &Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route.clone());
-        let units: BTreeSet<Unit> = left.out.keys().chain(joined.out.keys()).copied().collect();
+        let Some(member) = left.members.get(&source) else { return };
+        // What is unread in the old group is not sent any more: it may be what is forbidden from now on. So it is only
+        // known what the member may have been told. The change is rare: better something twice, and the window may be
+        // passed over.
+        let up_to_date = member.position == left.out.next_seq() && member.dumps.is_empty();
+        let route = |group: &Group, unit: Unit| group.out.get(unit).filter(|e| e.from != source).and_then(|e| e.route);
+        let units: BTreeSet<Unit> = left.out.all().chain(joined.out.all()).map(|(unit, _)| unit).collect();
         let mut batch = Batch::default();
         for unit in units {
-            let nlri = Nlri { prefix: self.table.prefix(net_of(unit)), path_id: unit as u32 };
-            match (told(left, &unit), told(joined, &unit)) {
-                (Some(old), Some(new)) if Arc::ptr_eq(&old, &new) => {}
-                (_, Some(new)) => batch.announce.push((new, nlri)),
-                (Some(_), None) => batch.withdraw.push(nlri),
+            match (route(left, unit), route(joined, unit)) {
+                (Some(old), Some(new)) if up_to_date && old == new => {}
+                (_, Some(new)) => batch.announce.push((new, unit)),
+                (Some(_), None) => batch.withdraw.push(unit),
+                (None, None) if !up_to_date && left.out.get(unit).is_some() => batch.withdraw.push(unit),
                 (None, None) => {}
             }
         }
-        let (bytes, _) = batch.encode(joined.key.tx);
-        let position = joined.next_seq;
-        let member = Member { address: peer, position, dumps: VecDeque::new() };
+        // Of a family that was on its way only the end is missing now; one that was asked for once more begins anew.
+        let again = |d: &Dump| Dump {
+            family: d.family,
+            cursor: if d.refresh { 0 } else { unit(NetId::MAX, 0) },
+            begun: false,
+            refresh: d.refresh,
+        };
+        let dumps = member.dumps.iter().map(again).collect();
+        let bytes = batch.encode(&self.table, joined.key.tx);
+        let position = joined.out.next_seq();
+        let member = Member { address: peer, position, dumps };
+        self.leave(source, old);
         if let Some(group) = self.groups.get_mut(id as usize).and_then(Option::as_mut) {
             group.members.insert(source, member);
         }
@@ -385,17 +369,18 @@ impl Speaker {
 
     /// A prefix changed: all Adj-RIBs-Out may have to.
     pub(crate) fn mark(&mut self, change: &Change) {
-        let family = Family::of(self.table.prefix(change.net).addr());
+        let family = family_of(change.net);
         for (id, group) in self.groups.iter_mut().enumerate() {
             let Some(group) = group else { continue };
-            if !group.key.sends_several(family) {
-                if change.best {
-                    group.pending.push(unit(change.net, 0));
-                    self.dirty_groups.insert(id as u32);
-                }
-            } else {
+            if group.key.sends_several(family) {
                 let paths = self.table.of_net(change.net).map(|(id, _)| id).chain(change.removed);
-                group.pending.extend(paths.map(|id| unit(change.net, id + 1)));
+                group.pending_paths.extend(paths.map(|id| unit(change.net, id + 1)));
+            } else if change.best {
+                group.pend(change.net);
+            } else {
+                continue;
+            }
+            if self.dirty_groups.last() != Some(&(id as u32)) {
                 self.dirty_groups.insert(id as u32);
             }
         }
@@ -407,13 +392,10 @@ impl Speaker {
         for (id, group) in self.groups.iter_mut().enumerate() {
             let Some(group) = group else { continue };
             self.dirty_groups.insert(id as u32);
+            group.forget_rewrites();
             match &nets {
                 None => group.all_pending = true,
-                Some(nets) => {
-                    for net in nets {
-                        group.pending.extend(units(&self.table, &group.key, *net));
-                    }
-                }
+                Some(nets) => nets.iter().for_each(|net| group.pend_net(&self.table, *net)),
             }
         }
     }
@@ -438,7 +420,7 @@ impl Speaker {
         if !key.families.has(family) {
             return Err(Withheld::Family);
         }
-        let Some(accepted) = &route.accepted else { return Err(Withheld::Family) };
+        let Some(accepted) = route.accepted.map(|a| &self.table.attributes[a]) else { return Err(Withheld::Family) };
         let a = &accepted.attributes;
         let source = self.table.source(route.source);
         let own = route.source == OWN;
@@ -467,7 +449,9 @@ impl Speaker {
         if !verdict.accept {
             return Err(Withheld::Policy(verdict.statement.cloned()));
         }
-        let hop_self = verdict.modify.next_hop_self || (key.external && !own);
+        // On an IPv6 session that takes IPv6 next hops for IPv4, the neighbour may have no other way to us (RFC 8950).
+        let over_v6 = family == Family::V4 && key.extended_next_hop && key.local.is_ipv6();
+        let hop_self = verdict.modify.next_hop_self || (key.external && (!own || over_v6));
         let own_hop = if hop_self { self.own_address(key, family) } else { None };
         let next_hop = own_hop.unwrap_or(accepted.next_hop);
         if Family::of(next_hop) != family && !(family == Family::V4 && key.extended_next_hop) {
@@ -479,37 +463,39 @@ impl Speaker {
         Ok(Leave { verdict, next_hop, originator })
     }
 
-    /// Our address of a family towards a group: the session's, or where the session has the other family, the one that
-    /// our own networks are reached by.
+    /// Our address towards a group, for prefixes of a family: the session's, or where the session has the other family
+    /// and cannot name it, the one that our own networks are reached by.
     fn own_address(&self, key: &GroupKey, family: Family) -> Option<IpAddr> {
-        if Family::of(key.local) == family {
+        if Family::of(key.local) == family || (family == Family::V4 && key.extended_next_hop) {
             return Some(key.local);
         }
-        let other = self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address);
-        // RFC 8950: better an IPv6 next hop than none.
-        other.or_else(|| (family == Family::V4 && key.extended_next_hop).then_some(key.local))
+        self.own_addresses.range(crate::config::addresses(family)).next().map(|(address, _)| *address)
     }
 
     /// What a group is told for a unit.
-    fn export(&mut self, key: &GroupKey, unit: Unit, memo: &mut Memo) -> Option<(Shared, SourceId)> {
-        let net = net_of(unit);
+    fn export(&mut self, group: &mut Group, unit: Unit) -> Option<(Shared, SourceId)> {
+        let (net, key) = (net_of(unit), &group.key);
         let prefix = self.table.prefix(net);
-        let route = if unit as u32 == 0 {
+        let route = if path_of(unit) == 0 {
             self.table.best(net)?.1
         } else {
-            let id = (unit as RouteId).checked_sub(1)?;
+            let id = path_of(unit).checked_sub(1)?;
             let among = self.table.of_net(net).take(usize::from(key.paths)).any(|(other, _)| other == id);
             self.table.route(id).filter(|r| among && r.net == net && r.accepted.is_some())?
         };
         let from = route.source;
         let leave = self.may_leave(key, prefix, route).ok()?;
-        let accepted = route.accepted.clone()?;
+        let accepted = route.accepted?;
         let (index, next_hop, originator) = (leave.verdict.index, leave.next_hop, leave.originator);
-        let rewrite = (accepted.id, index, next_hop, originator);
-        if let Some((_, result)) = memo.0.as_ref().filter(|(last, _)| *last == rewrite) {
-            return Some((result.clone(), from));
+        let rewrite = (accepted, index, next_hop, originator, from == OWN);
+        if let Some((_, known)) = group.last.filter(|(last, _)| *last == rewrite) {
+            return Some((known, from));
         }
-        let mut new = accepted.attributes.clone();
+        if let Some(known) = group.rewrites.get(&rewrite) {
+            group.last = Some((rewrite, *known));
+            return Some((*known, from));
+        }
+        let mut new = self.table.attributes[accepted].attributes.clone();
         let leaving = self.draining || self.global.as_ref().is_some_and(|g| g.graceful_shutdown);
         if key.external {
             new.as_path.prepend(key.own_asn, 1);
@@ -519,6 +505,8 @@ impl Speaker {
             }
             new.originator = None;
             new.cluster_list.clear();
+            // RFC 4360 section 6: those that are not transitive stay in the AS.
+            new.ext_communities.retain(|c| c[0] & NOT_TRANSITIVE == 0);
         }
         for unknown in &mut new.unknown {
             unknown.partial = true;
@@ -537,75 +525,89 @@ impl Speaker {
             (false, true) => Some(0),
             (false, false) => Some(new.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
         };
-        let new = self.interner.intern(Arc::new(new), next_hop);
-        memo.0 = Some((rewrite, new.clone()));
+        let new = self.table.attributes.intern(Arc::new(new), next_hop);
+        if group.rewrites.len() >= REWRITES {
+            group.rewrites.clear();
+        }
+        group.rewrites.insert(rewrite, new);
+        group.last = Some((rewrite, new));
         Some((new, from))
     }
 
     /// Brings a group's Adj-RIB-Out up to date.
     fn evaluate_group(&mut self, id: u32) {
         let Some(mut group) = self.groups.get_mut(id as usize).and_then(Option::take) else { return };
-        let mut pending = core::mem::take(&mut group.pending);
-        if core::mem::take(&mut group.all_pending) {
-            pending.clear();
-            pending.extend(group.out.keys());
-            let nets: Vec<NetId> = FAMILIES.into_iter().flat_map(|f| self.table.nets(f)).collect();
-            pending.extend(nets.into_iter().flat_map(|net| units(&self.table, &group.key, net)));
-        }
-        pending.sort_unstable();
-        pending.dedup();
-        let mut memo = Memo::default();
-        for unit in pending.drain(..) {
-            let new = self.export(&group.key, unit, &mut memo);
-            group.record(unit, new, &mut self.table);
-        }
-        // The memory is used again.
-        group.pending = pending;
+        self.evaluate_some(&mut group, usize::MAX);
         self.groups[id as usize] = Some(group);
     }
 
-    /// Brings groups up to date where something changed, and their members.
+    /// Decides so many of the things that may have to change.
+    fn evaluate_some(&mut self, group: &mut Group, limit: usize) {
+        if core::mem::take(&mut group.all_pending) {
+            group.pend_all(&self.table);
+        }
+        for _ in 0..limit {
+            let Some(unit) = group.next_pending() else {
+                // The memory of a large change is not kept.
+                group.pending.shrink_to(CHUNK);
+                return;
+            };
+            let new = self.export(group, unit);
+            group.record(unit, new, &mut self.table);
+        }
+    }
+
+    /// Brings groups up to date where something changed, and their members, as far as these can be sent more.
     pub(crate) fn advertise(&mut self, now: Time) {
         for id in core::mem::take(&mut self.dirty_groups) {
-            self.evaluate_group(id);
             let Some(mut group) = self.groups.get_mut(id as usize).and_then(Option::take) else { continue };
             if group.members.is_empty() {
                 self.group_ids.remove(&group.key);
-                for unit in group.out.keys() {
-                    self.table.release(net_of(*unit));
+                for (unit, _) in group.out.all() {
+                    self.table.release(net_of(unit));
                 }
                 continue;
             }
-            let mut shared = BTreeMap::new();
             let members: Vec<SourceId> = group.members.keys().copied().collect();
-            for member in members {
-                self.pump(now, &mut group, member, WINDOW, &mut shared);
+            loop {
+                self.evaluate_some(&mut group, CHUNK);
+                let mut shared = BTreeMap::new();
+                let mut room = false;
+                for member in &members {
+                    room |= self.pump(now, &mut group, *member, WINDOW, &mut shared);
+                }
+                group.truncate(&mut self.table);
+                // Where nobody has room, the first who has again makes this go on.
+                if !room || !group.is_pending() {
+                    break;
+                }
             }
-            group.truncate(&mut self.table);
             self.groups[id as usize] = Some(group);
         }
     }
 
-    /// Sends a member what it has not read yet, as far as its window allows.
+    /// Sends a member what it has not read yet, as far as its window allows. Returns whether it can be sent more.
     fn pump(
         &mut self,
         now: Time,
         group: &mut Group,
         source: SourceId,
         window: usize,
-        shared: &mut BTreeMap<u64, Arc<Portion>>,
-    ) {
-        let Some(address) = group.members.get(&source).map(|m| m.address) else { return };
+        shared: &mut BTreeMap<u64, Portion>,
+    ) -> bool {
+        let Some(address) = group.members.get(&source).map(|m| m.address) else { return false };
         self.touched.insert(address);
-        let Some(neighbor) = self.neighbors.get_mut(&address) else { return };
-        let Some((conn, enhanced)) = neighbor.session.as_ref().map(|s| (s.conn, s.enhanced_refresh)) else { return };
+        let Some(neighbor) = self.neighbors.get_mut(&address) else { return false };
+        let Some((conn, enhanced)) = neighbor.session.as_ref().map(|s| (s.conn, s.enhanced_refresh)) else {
+            return false;
+        };
         let restarting = self.restarting.is_some();
         loop {
-            let Some(c) = neighbor.conn(conn) else { return };
-            if c.unsent + c.tx.len() >= window {
-                return;
+            let Some(c) = neighbor.conn(conn) else { return false };
+            if c.waiting() >= window {
+                return false;
             }
-            let Some(member) = group.members.get_mut(&source) else { return };
+            let Some(member) = group.members.get_mut(&source) else { return false };
             if let Some(dump) = member.dumps.front_mut() {
                 let marks = dump.refresh && enhanced;
                 let mark = |subtype| {
@@ -617,20 +619,14 @@ impl Speaker {
                 dump.begun = true;
                 let mut batch = Batch::default();
                 let mut next = None;
-                for (i, (unit, entry)) in group.out.range(dump.cursor..).enumerate() {
+                for (i, (unit, entry)) in group.out.from(dump.family, dump.cursor).enumerate() {
                     if i == CHUNK {
-                        next = Some(*unit);
+                        next = Some(unit);
                         break;
                     }
-                    let prefix = self.table.prefix(net_of(*unit));
-                    if let Some(route) = &entry.route
-                        && entry.from != source
-                        && Family::of(prefix.addr()) == dump.family
-                    {
-                        batch.announce.push((route.clone(), Nlri { prefix, path_id: *unit as u32 }));
-                    }
+                    batch.announce.extend(entry.route.filter(|_| entry.from != source).map(|route| (route, unit)));
                 }
-                let (bytes, _) = batch.encode(group.key.tx);
+                let bytes = batch.encode(&self.table, group.key.tx);
                 c.send_bytes(now, &bytes);
                 match next {
                     Some(next) => dump.cursor = next,
@@ -658,160 +654,144 @@ impl Speaker {
                 continue;
             }
             let position = member.position;
-            if position >= group.next_seq {
-                return;
-            }
-            let portion = match shared.get(&position) {
-                Some(portion) => portion.clone(),
-                None => {
-                    let portion = Arc::new(Portion::read(group, position, &self.table, None));
-                    shared.insert(position, portion.clone());
-                    portion
+            if position >= group.out.next_seq() {
+                let due = neighbor.session.as_mut().filter(|_| !restarting && !group.is_pending());
+                let due = due.map_or(Families::default(), |s| core::mem::take(&mut s.end_of_rib_due));
+                if let Some(c) = neighbor.conn(conn) {
+                    for family in FAMILIES.into_iter().filter(|f| due.has(*f)) {
+                        c.send(now, &Message::Update(Update::end_of_rib(family)));
+                    }
                 }
-            };
-            let next = if portion.sources.contains(&source) {
+                return true;
+            }
+            let portion = shared
+                .entry(position)
+                .or_insert_with(|| Portion::read(&group.out, &group.key, position, &self.table, None));
+            if portion.sources.binary_search(&source).is_ok() {
                 // It must not hear of its own routes.
-                let own = Portion::read(group, position, &self.table, Some(source));
+                let own = Portion::read(&group.out, &group.key, position, &self.table, Some(source));
                 c.send_bytes(now, &own.bytes);
-                own.next
+                member.position = own.next;
             } else {
-                c.send_bytes(now, &portion.bytes);
-                portion.next
-            };
-            if let Some(member) = group.members.get_mut(&source) {
-                member.position = next;
+                c.send_shared(now, &portion.bytes, &portion.messages);
+                member.position = portion.next;
             }
         }
     }
 
-    /// End-of-RIB to those who wait for it: what we advertise is complete.
+    /// What we advertise is complete: End-of-RIB to those who wait for it, as soon as they were sent all.
     pub(crate) fn send_due_ends(&mut self, now: Time) {
-        let peers: Vec<IpAddr> = self.neighbors.keys().copied().collect();
-        for peer in peers {
-            let Some(neighbor) = self.touch(peer) else { continue };
-            let Some(session) = &mut neighbor.session else { continue };
-            let due = core::mem::take(&mut session.end_of_rib_due);
-            let id = session.conn;
-            let Some(conn) = neighbor.conn(id) else { continue };
-            for family in FAMILIES.into_iter().filter(|f| due.has(*f)) {
-                conn.send(now, &Message::Update(Update::end_of_rib(family)));
-            }
-        }
+        self.dirty_groups.extend((0u32..).zip(&self.groups).filter(|(_, g)| g.is_some()).map(|(id, _)| id));
+        self.advertise(now);
     }
 
     /// How many routes a neighbour is told, by family.
     pub(crate) fn advertised(&self, neighbor: &Neighbor) -> [usize; 2] {
         let group = neighbor.session.as_ref().and_then(|s| self.group(s.group));
-        group.map_or([0, 0], |g| g.advertised(neighbor.source))
+        group.map_or([0, 0], |g| g.out.advertised(neighbor.source))
     }
 
     /// What a neighbour is told: prefix, path identifier, attributes and source.
-    pub(crate) fn told(&self, peer: IpAddr) -> impl Iterator<Item = (NetId, u32, &Shared, SourceId)> {
+    pub(crate) fn told(&self, peer: IpAddr) -> impl Iterator<Item = (NetId, u32, Shared, SourceId)> {
         let neighbor = self.neighbors.get(&peer);
         let source = neighbor.map_or(OWN, |n| n.source);
         let group = neighbor.and_then(|n| n.session.as_ref()).and_then(|s| self.group(s.group));
         group
             .into_iter()
-            .flat_map(|g| &g.out)
+            .flat_map(|g| g.out.all())
             .filter(move |(_, e)| e.from != source)
-            .filter_map(|(unit, e)| Some((net_of(*unit), *unit as u32, e.route.as_ref()?, e.from)))
-    }
-}
-
-/// What can be advertised of a prefix.
-fn units(table: &Table, key: &GroupKey, net: NetId) -> Vec<Unit> {
-    if key.sends_several(Family::of(table.prefix(net).addr())) {
-        table.of_net(net).map(|(id, _)| unit(net, id + 1)).collect()
-    } else {
-        alloc::vec![unit(net, 0)]
+            .filter_map(|(unit, e)| Some((net_of(unit), path_of(unit), e.route?, e.from)))
     }
 }
 
 /// Changes that are encoded together.
 #[derive(Default)]
 struct Batch {
-    withdraw: Vec<Nlri>,
-    announce: Vec<(Shared, Nlri)>,
+    withdraw: Vec<Unit>,
+    announce: Vec<(Shared, Unit)>,
 }
 
 impl Batch {
-    /// Messages, each packed full: first what is gone, then what is new. Also says what cannot be advertised because
-    /// its attributes are too long (RFC 4271 section 9.2); it is withdrawn.
-    fn encode(mut self, context: Context) -> (Vec<u8>, usize) {
+    /// Messages, each packed full: first what is gone, then what is new. What cannot be advertised because its
+    /// attributes are too long (RFC 4271 section 9.2) is withdrawn.
+    fn encode(mut self, table: &Table, context: Context) -> Vec<u8> {
         let mut announcements = Vec::new();
-        let mut too_long = 0;
+        let nlri = |unit: Unit| Nlri { prefix: table.prefix(net_of(unit)), path_id: path_of(unit) };
         // Stable, so prefixes keep their order.
-        self.announce.sort_by_key(|(shared, nlri)| (shared.id, Family::of(nlri.prefix.addr())));
-        let same = |a: &(Shared, Nlri), b: &(Shared, Nlri)| {
-            Arc::ptr_eq(&a.0, &b.0) && Family::of(a.1.prefix.addr()) == Family::of(b.1.prefix.addr())
-        };
+        self.announce.sort_by_key(|(shared, unit)| (*shared, family_of(net_of(*unit))));
+        let same =
+            |a: &(Shared, Unit), b: &(Shared, Unit)| a.0 == b.0 && family_of(net_of(a.1)) == family_of(net_of(b.1));
         for run in self.announce.chunk_by(same) {
             let Some((shared, first)) = run.first() else { continue };
-            let family = Family::of(first.prefix.addr());
-            match Packer::announce(family, &shared.attributes, shared.next_hop, context) {
+            let shared = &table.attributes[*shared];
+            match Packer::announce(family_of(net_of(*first)), &shared.attributes, shared.next_hop, context) {
                 Ok(mut packer) => {
-                    for (_, nlri) in run {
-                        packer.push(*nlri, &mut announcements);
+                    for (_, unit) in run {
+                        packer.push(nlri(*unit), &mut announcements);
                     }
                     packer.finish(&mut announcements);
                 }
-                Err(_) => {
-                    too_long += run.len();
-                    self.withdraw.extend(run.iter().map(|(_, nlri)| *nlri));
-                }
+                Err(_) => self.withdraw.extend(run.iter().map(|(_, unit)| *unit)),
             }
+        }
+        if self.withdraw.is_empty() {
+            return announcements;
         }
         let mut bytes = Vec::new();
         for family in FAMILIES {
             let Ok(mut packer) = Packer::withdraw(family, context) else { continue };
-            for nlri in self.withdraw.iter().filter(|n| Family::of(n.prefix.addr()) == family) {
-                packer.push(*nlri, &mut bytes);
+            for unit in self.withdraw.iter().filter(|unit| family_of(net_of(**unit)) == family) {
+                packer.push(nlri(*unit), &mut bytes);
             }
             packer.finish(&mut bytes);
         }
         bytes.append(&mut announcements);
-        (bytes, too_long)
+        bytes
     }
 }
 
 /// Changes of a group, encoded for members at one position.
 struct Portion {
-    bytes: Vec<u8>,
+    bytes: Octets,
+    messages: Messages,
     /// The position afterwards.
     next: u64,
-    /// Members among these need an encoding of their own.
-    sources: BTreeSet<SourceId>,
+    /// Members among these need an encoding of their own; sorted.
+    sources: Vec<SourceId>,
 }
 
 impl Portion {
     /// Reads on from a position, as a member sees it, or as those see it that none of the routes come from.
-    fn read(group: &Group, position: u64, table: &Table, member: Option<SourceId>) -> Portion {
+    fn read(out: &AdjOut, key: &GroupKey, position: u64, table: &Table, member: Option<SourceId>) -> Portion {
         let mut batch = Batch::default();
-        let mut sources = BTreeSet::new();
-        let mut next = group.next_seq;
-        for (i, (seq, unit)) in group.log.range(position..).enumerate() {
+        let mut sources: Vec<SourceId> = Vec::new();
+        let mut next = out.next_seq();
+        for (i, change) in out.unread(position).enumerate() {
             if i == CHUNK {
-                next = *seq;
+                next = change.seq;
                 break;
             }
-            let Some(entry) = group.out.get(unit) else { continue };
+            let Some(entry) = out.get(change.unit) else { continue };
             if member.is_none() {
-                sources.insert(entry.from);
-                sources.extend(entry.before.map(|(from, _)| from));
-            }
-            let nlri = Nlri { prefix: table.prefix(net_of(*unit)), path_id: *unit as u32 };
-            match &entry.route {
-                Some(route) if Some(entry.from) != member => batch.announce.push((route.clone(), nlri)),
-                _ => {
-                    // Only what it may know needs to be withdrawn. If it read the state before this change, it is
-                    // known whether that was told; if it missed that one too, better once too often.
-                    let knows = entry.before.is_some_and(|(from, seq)| seq >= position || Some(from) != member);
-                    if knows {
-                        batch.withdraw.push(nlri);
+                // Changes come in runs of one source.
+                for source in [Some(entry.from), change.source_before()].into_iter().flatten() {
+                    if sources.last() != Some(&source) {
+                        sources.push(source);
                     }
                 }
             }
+            match entry.route {
+                Some(route) if Some(entry.from) != member => batch.announce.push((route, change.unit)),
+                // Only what it may know needs to be withdrawn.
+                _ if change.may_be_known(member) => batch.withdraw.push(change.unit),
+                _ => {}
+            }
         }
-        Portion { bytes: batch.encode(group.key.tx).0, next, sources }
+        sources.sort_unstable();
+        sources.dedup();
+        let bytes = batch.encode(table, key.tx);
+        let mut messages = Messages::default();
+        messages.count(&bytes);
+        Portion { bytes: bytes.into(), messages, next, sources }
     }
 }

@@ -1,11 +1,14 @@
 //! What goes in and what comes out: the whole surface between the speaker and its driver.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::Deref;
 
 use fairway_desired::Learned;
+use ipnet::IpNet;
 
 /// Time since an arbitrary epoch that the driver chooses.
 pub type Time = core::time::Duration;
@@ -65,7 +68,7 @@ pub enum Input {
     /// The deadline passed.
     Tick,
     /// First of all inputs, if at all: we were here a moment ago, and our forwarding state still stands (RFC 4724
-    /// section 4.1). Neighbours with graceful restart are told so.
+    /// section 4.1). Neighbours with graceful restart are told so in their first session.
     Restarted,
     /// All of the configuration was applied once: what we advertise is complete. Ends the waiting after `Restarted`.
     Complete,
@@ -106,6 +109,10 @@ pub enum Input {
     },
     /// Forwarding to this neighbour is broken, says BFD (RFC 5882): its session ends with Cease 6/10 (RFC 9384).
     BfdDown(IpAddr),
+    /// The prefixes on the links of this host, each with whether the link works; replaces what was said before. A route
+    /// over a next hop that is on a link, and on none that works, is excluded from the decision (RFC 4271 section
+    /// 9.1.2); a session with an external neighbour on such a link ends at once.
+    OnLink(Vec<(IpNet, bool)>),
 }
 
 /// What the driver should do, or should know.
@@ -152,7 +159,7 @@ pub enum Output {
         /// To which connection.
         conn: ConnId,
         /// The bytes: whole messages.
-        bytes: Vec<u8>,
+        bytes: Octets,
     },
     /// Say [`Input::Drained`] when all that was sent on it has left. The speaker sends no more routes before.
     Drain {
@@ -298,5 +305,29 @@ impl fmt::Display for Event {
             }
             Event::Swept { peer, routes } => write!(f, "{routes} stale routes of {peer} are gone"),
         }
+    }
+}
+
+/// Bytes that several connections may share.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Octets(Arc<Vec<u8>>);
+
+impl From<Vec<u8>> for Octets {
+    fn from(bytes: Vec<u8>) -> Self {
+        Octets(Arc::new(bytes))
+    }
+}
+
+impl Deref for Octets {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

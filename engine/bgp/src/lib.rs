@@ -12,14 +12,14 @@
 //! 9494 (graceful restart, its long-lived form), 8326 (graceful shutdown), 4456 (route reflection), 7911 (ADD-PATH).
 //!
 //! Deliberately not here: sockets and their options ([`Output::Connect`] and [`Output::Limit`] name password and TTLs,
-//! the driver sets them), reachability of next hops (the kernel's business), BFD packets (`fairway-bfd` has them, and
+//! the driver sets them), next hops behind a router (only links are known, by [`Input::OnLink`]), BFD packets (`fairway-bfd` has them, and
 //! [`Input::BfdDown`] is what comes of them), a minimum interval between advertisements (changes of one input leave
 //! together), a check that the leftmost AS is the neighbour's (route servers break it), aggregation, confederations,
 //! roles.
 //!
 //! Where to start reading: `speaker.rs` (state, way in and out), then `sessions.rs` (neighbours come and go),
 //! `routes.rs` (the way of a route in), `table.rs` (all routes, and the decision process), `export.rs` (the way out),
-//! `restart.rs`, `config.rs` (the plane); `conn.rs` has the state machine of one connection, [`wire`] the messages.
+//! `restart.rs`, `reach.rs`, `config.rs` (the plane); `conn.rs` has the state machine of one connection, [`wire`] the messages.
 //!
 //! Invariants: policies decide before anything leaves, as every advertisement passes `Speaker::may_leave`; a group's
 //! Adj-RIB-Out is what its members were told, but for changes they have not read yet; work is proportional to the
@@ -27,14 +27,18 @@
 #![no_std]
 extern crate alloc;
 
+mod adj_out;
 mod config;
 mod conn;
 mod explain;
 mod export;
+mod index;
 mod intern;
 mod io;
 mod neighbor;
+mod pages;
 mod policy;
+mod reach;
 mod restart;
 mod routes;
 mod sessions;
@@ -43,7 +47,7 @@ mod table;
 mod view;
 pub mod wire;
 
-pub use io::{ConnId, Event, Input, Output, Time};
+pub use io::{ConnId, Event, Input, Octets, Output, Time};
 pub use speaker::Speaker;
 pub use view::{Counts, Explanation, Messages, NeighborView, RibPath, SessionState};
 pub use wire::Origin;

@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use fairway_desired::bgp::{self, Dynamic, Families, Global, Peer};
 
 use crate::conn::{Conn, Ours};
+use crate::restart::Since;
 use crate::table::SourceId;
 use crate::view::{Counts, Messages};
 use crate::wire::Context;
@@ -31,7 +32,7 @@ impl Settings {
     }
 
     /// What we say of ourselves to this neighbour.
-    pub(crate) fn ours(&self, global: &Global, restarted: bool) -> Ours {
+    pub(crate) fn ours(&self, global: &Global, since: Since) -> Ours {
         Ours {
             asn: self.session().local_as.unwrap_or(global.asn),
             router_id: global.router_id,
@@ -41,7 +42,7 @@ impl Settings {
                 Settings::Dynamic(d) => d.asns.clone(),
             },
             session: self.session().clone(),
-            restarted,
+            since,
         }
     }
 
@@ -185,6 +186,11 @@ impl Neighbor {
     /// Whether we dial it by ourselves.
     pub(crate) const fn dials(&self) -> bool {
         matches!(self.settings, Settings::Peer(Peer { passive: false, .. })) && !self.disabled && self.locked.is_none()
+    }
+
+    /// Whether we have not heard yet what becomes of the first dial.
+    pub(crate) const fn is_first_dial(&self) -> bool {
+        self.dials() && self.established == 0 && self.attempts == 0
     }
 
     pub(crate) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {

@@ -11,9 +11,18 @@ use crate::conn::Cause;
 use crate::neighbor::{Restart, Retention, Session};
 use crate::routes::{LLGR_STALE, NO_LLGR};
 use crate::speaker::Speaker;
-use crate::table::RouteId;
+use crate::table::{RouteId, family_of};
 use crate::wire::FAMILIES;
 use crate::{Event, Output, Time};
+
+/// What a neighbour is told of us in the graceful restart capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// R: we came back from a restart, and this neighbour does not know yet.
+    pub(crate) restarted: bool,
+    /// F: what we forwarded when we last had a session is still forwarded.
+    pub(crate) forwarding: bool,
+}
 
 /// Our own restart, until what we advertise is complete.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,13 +67,25 @@ impl Speaker {
     /// All routes of a neighbour and family go.
     pub(crate) fn forget_family(&mut self, peer: IpAddr, family: Family) {
         let Some(source) = self.neighbors.get(&peer).map(|n| n.source) else { return };
-        let of_family =
-            |id: &RouteId| self.table.route(*id).is_some_and(|r| Family::of(self.table.prefix(r.net).addr()) == family);
+        let of_family = |id: &RouteId| self.table.route(*id).is_some_and(|r| family_of(r.net) == family);
         let routes: Vec<RouteId> = self.table.of_source(source).map(|(id, _)| id).filter(of_family).collect();
         self.remove_routes(routes);
         if let Some(neighbor) = self.touch(peer) {
             neighbor.retained[family as usize] = None;
         }
+    }
+
+    /// Our restart is told in the first session after it, as long as the neighbour keeps our routes. Where only the
+    /// session was lost, forwarding never ended (RFC 8538 section 4.1).
+    pub(crate) fn since(&self, now: Time, peer: IpAddr) -> Since {
+        let settings = self.neighbors.get(&peer).and_then(|n| n.settings.session().graceful_restart);
+        let Some(gr) = settings else { return Since::default() };
+        if self.met.contains(&peer) {
+            return Since { restarted: false, forwarding: true };
+        }
+        let keeps = |at: Time| now <= at + Time::from_secs(u64::from(gr.time_s));
+        let restarted = self.returned_at.is_some_and(keeps);
+        Since { restarted, forwarding: restarted }
     }
 
     /// The neighbour is back (RFC 4724 section 4.2): routes of families that it kept stay until its End-of-RIB.
@@ -129,17 +150,18 @@ impl Speaker {
             let mut routes = 0;
             for id in self.table.stale(source, family) {
                 let Some(route) = self.table.route(id) else { continue };
-                let accepted = route.accepted.clone();
-                if route.received.attributes.communities.contains(&NO_LLGR) {
+                let (accepted, received) = (route.accepted, route.received);
+                if self.table.attributes[received].attributes.communities.contains(&NO_LLGR) {
                     let change = self.table.remove(id);
                     self.changed(change);
                     continue;
                 }
                 routes += 1;
                 let accepted = accepted.map(|a| {
-                    let mut attributes = a.attributes.clone();
+                    let a = &self.table.attributes[a];
+                    let (mut attributes, next_hop) = (a.attributes.clone(), a.next_hop);
                     attributes.communities.push(LLGR_STALE);
-                    self.interner.intern(Arc::new(attributes), a.next_hop)
+                    self.table.attributes.intern(Arc::new(attributes), next_hop)
                 });
                 let change = self.table.demote(id, accepted);
                 self.changed(change);
@@ -150,20 +172,22 @@ impl Speaker {
     }
 
     /// Ends our own restart when all is said: our configuration was applied, and every neighbour that is up and can
-    /// tell has told us all it has, or the time is over. A neighbour that is dead holds back nobody.
+    /// tell has told us all it has, or the time is over. Those on whose first dial there is no answer yet are likely to
+    /// come; one that is dead holds back nobody, and only End-of-RIB waits, no route.
     pub(crate) fn finish_restart(&mut self, now: Time) {
         let Some(restarting) = self.restarting else { return };
-        let waits = self.neighbors.values().filter_map(|n| n.session.as_ref()).any(|s| {
+        let waits = self.neighbors.values().any(|n| match &n.session {
             // RFC 4724 section 4.1: one that restarts itself waits for us.
-            s.restart.is_some_and(|r| !r.restarted)
-                && FAMILIES.into_iter().any(|f| s.families.has(f) && !s.synced.has(f))
+            Some(s) => {
+                s.restart.is_some_and(|r| !r.restarted)
+                    && FAMILIES.into_iter().any(|f| s.families.has(f) && !s.synced.has(f))
+            }
+            None => n.settings.session().graceful_restart.is_some() && n.is_first_dial(),
         });
         let over = restarting.until.is_some_and(|until| until <= now);
         if (restarting.complete && !waits) || over {
             self.restarting = None;
-            // What was marked has to be in the Adj-RIBs-Out before End-of-RIB closes them.
-            self.advertise(now);
-            self.send_due_ends(now);
+            self.ends_due = true;
         }
     }
 }

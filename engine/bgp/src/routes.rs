@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 
+use fairway_desired::Family;
 use fairway_desired::bgp::{Direction, MaxPrefixes, Name};
-use fairway_desired::{Family, Learned};
 use ipnet::IpNet;
 
 use crate::conn::End;
@@ -30,6 +30,7 @@ pub(crate) const NO_LLGR: u32 = 0xffff_0007;
 pub(crate) enum Refused {
     OwnAs(u32),
     OwnAddress,
+    Lost(IpAddr),
     OwnIdentifier,
     OwnCluster(Ipv4Addr),
     Policy(Option<Name>),
@@ -40,6 +41,7 @@ impl fmt::Display for Refused {
         match self {
             Refused::OwnAs(asn) => write!(f, "our AS {asn} is in its AS_PATH (RFC 4271 section 9.1.2)"),
             Refused::OwnAddress => f.write_str("its next hop is our own address (RFC 4271 section 5.1.3)"),
+            Refused::Lost(hop) => write!(f, "the link to its next hop {hop} is down (RFC 4271 section 9.1.2)"),
             Refused::OwnIdentifier => f.write_str("we are its ORIGINATOR_ID (RFC 4456 section 8)"),
             Refused::OwnCluster(id) => write!(f, "our cluster {id} is in its CLUSTER_LIST (RFC 4456 section 8)"),
             Refused::Policy(Some(name)) => write!(f, "statement {name} of the import policy rejects it"),
@@ -60,7 +62,7 @@ pub(crate) struct Importer {
     local: IpAddr,
     about: Vec<bool>,
     /// The last result: routes come in runs of equal attributes.
-    last: Option<(u64, Option<usize>, Shared)>,
+    last: Option<(Shared, Option<usize>, Shared)>,
 }
 
 impl Speaker {
@@ -103,12 +105,12 @@ impl Speaker {
             .chain(update.mp_reach)
             .filter(|(family, _)| families.has(*family));
         for (family, reach) in reaches {
-            let received = self.interner.intern(attributes.clone(), reach.next_hop);
+            let received = self.table.attributes.intern(attributes.clone(), reach.next_hop);
             for nlri in reach.prefixes {
                 let path_id = if receives_paths.has(family) { nlri.path_id } else { 0 };
                 let nlri = Nlri { path_id, ..nlri };
-                let accepted = self.judge(&mut importer, nlri.prefix, &received);
-                let change = self.table.put(now, source, nlri, &received, accepted);
+                let accepted = self.judge(&mut importer, nlri.prefix, received);
+                let change = self.table.put(now, source, nlri, received, accepted);
                 self.changed(change);
             }
         }
@@ -116,7 +118,7 @@ impl Speaker {
     }
 
     /// Ends the session of a neighbour that sent too much, or warns (RFC 4486 section 4).
-    fn limit(&mut self, now: Time, peer: IpAddr) {
+    pub(crate) fn limit(&mut self, now: Time, peer: IpAddr) {
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
         let Some(max) = neighbor.settings.session().max_prefixes else { return };
         let MaxPrefixes { limit, warn_percent, restart_s } = max;
@@ -167,13 +169,17 @@ impl Speaker {
     }
 
     /// Whether a route may enter the Loc-RIB.
-    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: &Shared) -> Result<Verdict<'_>, Refused> {
+    pub(crate) fn admit(&self, importer: &Importer, prefix: IpNet, received: Shared) -> Result<Verdict<'_>, Refused> {
+        let received = &self.table.attributes[received];
         let a = &received.attributes;
         if let Some(asn) = importer.asns.iter().find(|asn| a.as_path.count(**asn) > importer.allow_own_as) {
             return Err(Refused::OwnAs(*asn));
         }
         if received.next_hop == importer.local {
             return Err(Refused::OwnAddress);
+        }
+        if self.reach.is_lost(received.next_hop) {
+            return Err(Refused::Lost(received.next_hop));
         }
         if a.originator == Some(importer.router_id) {
             return Err(Refused::OwnIdentifier);
@@ -186,15 +192,16 @@ impl Speaker {
     }
 
     /// What import makes of a route; `None`: it is refused.
-    fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: &Shared) -> Option<Shared> {
+    pub(crate) fn judge(&mut self, importer: &mut Importer, prefix: IpNet, received: Shared) -> Option<Shared> {
         let verdict = self.admit(importer, prefix, received).ok()?;
         let index = verdict.index;
-        if let Some((id, last, result)) = &importer.last
-            && *id == received.id
-            && *last == index
+        if let Some((of, last, result)) = importer.last
+            && (of, last) == (received, index)
         {
-            return Some(result.clone());
+            return Some(result);
         }
+        let name = received;
+        let received = &self.table.attributes[name];
         let change = verdict.modify;
         // RFC 8326 section 4.2: who goes away is the last choice.
         let leaving = importer.ebgp && received.attributes.communities.contains(&GRACEFUL_SHUTDOWN);
@@ -206,13 +213,14 @@ impl Speaker {
                 attributes.local_pref = Some(0);
             }
             policy::modify(&mut attributes, change);
-            self.interner.intern(Arc::new(attributes), next_hop)
+            self.table.attributes.intern(Arc::new(attributes), next_hop)
         } else if own_hop {
-            self.interner.intern(Arc::new(received.attributes.clone()), next_hop)
+            let attributes = Arc::new(received.attributes.clone());
+            self.table.attributes.intern(attributes, next_hop)
         } else {
-            received.clone()
+            name
         };
-        importer.last = Some((received.id, index, result.clone()));
+        importer.last = Some((name, index, result));
         Some(result)
     }
 
@@ -220,8 +228,8 @@ impl Speaker {
     pub(crate) fn originate(&mut self, now: Time, prefix: IpNet, next_hop: Option<IpAddr>) {
         let change = match next_hop {
             Some(next_hop) => {
-                let own = self.interner.intern(self.own_attributes.clone(), next_hop);
-                self.table.put(now, OWN, prefix.into(), &own, Some(own.clone()))
+                let own = self.table.attributes.intern(self.own_attributes.clone(), next_hop);
+                self.table.put(now, OWN, prefix.into(), own, Some(own))
             }
             None => {
                 let id = self.table.lookup(OWN, prefix.into()).map(|(id, _)| id);
@@ -231,22 +239,16 @@ impl Speaker {
         self.changed(change);
     }
 
-    /// Tells the driver and the Adj-RIBs-Out.
+    /// Tells the Adj-RIBs-Out.
     pub(crate) fn changed(&mut self, change: Option<Change>) {
         let Some(change) = change else { return };
-        if let Some(next_hops) = &change.next_hops {
-            let prefix = self.table.prefix(change.net);
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops: next_hops.clone() }));
-        }
         self.mark(&change);
     }
 
     /// Applies another `max_paths`.
     pub(crate) fn limit_paths(&mut self) {
         let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
-        for (prefix, next_hops) in self.table.set_max_paths(max_paths) {
-            self.outputs.push_back(Output::Learned(Learned { prefix, next_hops }));
-        }
+        self.table.set_max_paths(max_paths);
     }
 
     /// Routes go.
@@ -267,14 +269,12 @@ impl Speaker {
                 .inside(net)
                 .into_iter()
                 .flat_map(|net| self.table.of_net(net).filter(|(_, r)| r.source == source))
-                .map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone()))
+                .map(|(id, r)| (id, self.table.prefix(r.net), r.received))
                 .collect(),
-            None => {
-                self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received.clone())).collect()
-            }
+            None => self.table.of_source(source).map(|(id, r)| (id, self.table.prefix(r.net), r.received)).collect(),
         };
         for (id, prefix, received) in routes {
-            let accepted = self.judge(&mut importer, prefix, &received);
+            let accepted = self.judge(&mut importer, prefix, received);
             let change = self.table.set_accepted(id, accepted);
             self.changed(change);
         }

@@ -20,8 +20,8 @@ const PLAIN: Context =
 const NO_FAMILIES: Families = Families { v4: false, v6: false };
 
 impl Speaker {
-    fn ours(&self, peer: IpAddr) -> Option<Ours> {
-        Some(self.neighbors.get(&peer)?.settings.ours(self.global.as_ref()?, self.restarting.is_some()))
+    fn ours(&self, now: Time, peer: IpAddr) -> Option<Ours> {
+        Some(self.neighbors.get(&peer)?.settings.ours(self.global.as_ref()?, self.since(now, peer)))
     }
 
     /// A neighbour, to change it: afterwards its timers are looked at, and what it is to be sent leaves.
@@ -113,7 +113,7 @@ impl Speaker {
             // The dial was given up while it succeeded. Nobody shall wait at its other end.
             return self.outputs.push_back(Output::Close { conn });
         };
-        let Some(ours) = self.ours(peer) else { return };
+        let Some(ours) = self.ours(now, peer) else { return };
         if let Some(conn) = self.touch(peer).and_then(|n| n.conn(conn))
             && conn.state == SessionState::Connect
         {
@@ -137,7 +137,7 @@ impl Speaker {
             };
             self.add_neighbor(remote, settings);
         }
-        let Some(ours) = self.ours(remote) else { return };
+        let Some(ours) = self.ours(now, remote) else { return };
         let own_asn = self.global.as_ref().map_or(0, |g| g.asn);
         let Some(neighbor) = self.touch(remote) else { return };
         if neighbor.disabled || neighbor.locked.is_some() {
@@ -167,14 +167,14 @@ impl Speaker {
     /// Answers somebody whom we do not talk to.
     fn refuse(&mut self, conn: ConnId, subcode: u8) {
         if let Ok(bytes) = Message::Notification(Notification::new(code::CEASE, subcode)).encode(PLAIN) {
-            self.outputs.push_back(Output::Send { conn, bytes });
+            self.outputs.push_back(Output::Send { conn, bytes: bytes.into() });
         }
         self.outputs.push_back(Output::Close { conn });
     }
 
-    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+    pub(crate) fn received(&mut self, now: Time, conn: ConnId, bytes: Vec<u8>) {
         let Some(peer) = self.conns.get(&conn).copied() else { return };
-        let Some(ours) = self.ours(peer) else { return };
+        let Some(ours) = self.ours(now, peer) else { return };
         if let Some(c) = self.touch(peer).and_then(|n| n.conn(conn)) {
             if c.state == SessionState::Connect {
                 return;
@@ -233,7 +233,7 @@ impl Speaker {
     }
 
     fn established(&mut self, now: Time, peer: IpAddr, conn: ConnId) {
-        let (Some(own_asn), Some(ours)) = (self.global.as_ref().map(|g| g.asn), self.ours(peer)) else { return };
+        let (Some(own_asn), Some(ours)) = (self.global.as_ref().map(|g| g.asn), self.ours(now, peer)) else { return };
         let import = self.policies.about(Direction::Import, peer);
         let Some(neighbor) = self.touch(peer) else { return };
         let client = neighbor.settings.session().reflector_client;
@@ -284,8 +284,13 @@ impl Speaker {
         {
             restarting.until = Some(now + Time::from_secs(u64::from(defer_s)));
         }
+        if session.restart.is_some() {
+            self.met.insert(peer);
+        }
         self.welcome_back(now, peer);
         self.join(peer);
+        // It may be the last that was waited for, and have nothing to say.
+        self.finish_restart(now);
     }
 
     /// Closes a connection that is not (yet) the session, and forgets it.
@@ -300,9 +305,7 @@ impl Speaker {
             {
                 c.tx.extend(bytes);
             }
-            if !c.tx.is_empty() {
-                self.outputs.push_back(Output::Send { conn, bytes: c.tx });
-            }
+            self.outputs.extend(c.take().into_iter().map(|bytes| Output::Send { conn, bytes }));
         }
         self.outputs.push_back(Output::Close { conn });
     }
@@ -344,21 +347,21 @@ impl Speaker {
             self.outputs.push_back(Output::Event(Event::Down { peer, reason }));
             self.leave(source, session.group);
             self.retain_routes(now, peer, &session, cause);
-            self.finish_restart(now);
         } else if neighbor.session.is_none() && neighbor.conns.is_empty() && neighbor.told.as_ref() != Some(&reason) {
             neighbor.told = Some(reason.clone());
             self.outputs.push_back(Output::Event(Event::Failed { peer, reason }));
         }
         let may_dial = !self.shut_down && self.global.is_some();
         let Some(neighbor) = self.neighbors.get_mut(&peer) else { return };
-        if !neighbor.conns.is_empty() {
-            return;
+        if neighbor.conns.is_empty() {
+            if neighbor.is_dynamic() {
+                self.tidy_dynamic(peer);
+            } else if may_dial && neighbor.dials() {
+                neighbor.plan_retry(now, &mut self.rng);
+            }
         }
-        if neighbor.is_dynamic() {
-            self.tidy_dynamic(peer);
-        } else if may_dial && neighbor.dials() {
-            neighbor.plan_retry(now, &mut self.rng);
-        }
+        // Perhaps only this neighbour was still waited for.
+        self.finish_restart(now);
     }
 
     /// Ends everything with a neighbour because we were told to.

@@ -6,13 +6,14 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use fairway_desired::bgp::{Dynamic, Global};
-use fairway_desired::{Bgp, Family};
+use fairway_desired::{Bgp, Family, Learned};
 use ipnet::IpNet;
 
 use crate::export::{Group, GroupKey};
-use crate::intern::{Interner, Shared};
+use crate::intern::Shared;
 use crate::neighbor::Neighbor;
 use crate::policy::{Nets, Policies};
+use crate::reach::Reach;
 use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
@@ -34,7 +35,8 @@ pub struct Speaker {
     pub(crate) next_out: u64,
     /// All routes.
     pub(crate) table: Table,
-    pub(crate) interner: Interner,
+    /// What is on our links.
+    pub(crate) reach: Reach,
     /// Shared by all our own routes.
     pub(crate) own_attributes: Arc<Attributes>,
     /// Next hops of our own networks, and how many networks have each.
@@ -44,11 +46,19 @@ pub struct Speaker {
     pub(crate) group_ids: BTreeMap<GroupKey, u32>,
     /// Groups in which something may be to do.
     pub(crate) dirty_groups: BTreeSet<u32>,
+    /// When we came back from a restart.
+    pub(crate) returned_at: Option<Time>,
+    /// Neighbours with graceful restart that we had a session with.
+    pub(crate) met: BTreeSet<IpAddr>,
     /// We came back from a restart, and have not said all yet.
     pub(crate) restarting: Option<Restarting>,
+    /// That is over: End-of-RIB is due to those who wait for it.
+    pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
     pub(crate) shut_down: bool,
+    /// The port that the driver was told of last.
+    pub(crate) listening: Option<u16>,
     /// When each neighbour is to be looked at.
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
@@ -71,15 +81,19 @@ impl Speaker {
             conns: BTreeMap::new(),
             next_out: 0,
             table: Table::new(),
-            interner: Interner::default(),
+            reach: Reach::default(),
             own_attributes: Arc::new(Attributes::own()),
             own_addresses: BTreeMap::new(),
             groups: Vec::new(),
             group_ids: BTreeMap::new(),
             dirty_groups: BTreeSet::new(),
+            returned_at: None,
+            met: BTreeSet::new(),
             restarting: None,
+            ends_due: false,
             draining: false,
             shut_down: false,
+            listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -100,11 +114,14 @@ impl Speaker {
             Input::Accepted { conn, local, remote } => {
                 self.accepted(now, conn, local.ip().to_canonical(), remote.ip().to_canonical());
             }
-            Input::Received { conn, bytes } => self.received(now, conn, &bytes),
+            Input::Received { conn, bytes } => self.received(now, conn, bytes),
             Input::Closed { conn } => self.gone(now, conn, "connection closed by peer"),
             Input::Drained { conn } => self.drained(conn),
             Input::Tick => {}
-            Input::Restarted => self.restarting = Some(Restarting::default()),
+            Input::Restarted => {
+                self.returned_at = Some(now);
+                self.restarting = Some(Restarting::default());
+            }
             Input::Complete => {
                 if let Some(restarting) = &mut self.restarting {
                     restarting.complete = true;
@@ -128,6 +145,7 @@ impl Speaker {
                 }
             }
             Input::BfdDown(peer) => self.bfd_down(now, peer),
+            Input::OnLink(on_link) => self.set_on_link(now, on_link),
         }
         self.settle(now);
     }
@@ -146,6 +164,9 @@ impl Speaker {
 
     /// The next output; `None`: nothing more for now.
     pub fn poll(&mut self) -> Option<Output> {
+        if let Some((prefix, next_hops)) = self.table.next_news() {
+            return Some(Output::Learned(Learned { prefix, next_hops }));
+        }
         self.outputs.pop_front()
     }
 
@@ -159,15 +180,18 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
+        if core::mem::take(&mut self.ends_due) {
+            self.send_due_ends(now);
+        }
         self.table.settle();
+        self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
-                if conn.tx.is_empty() {
-                    continue;
+                for bytes in conn.take() {
+                    conn.unsent += bytes.len();
+                    self.outputs.push_back(Output::Send { conn: conn.id, bytes });
                 }
-                conn.unsent += conn.tx.len();
-                self.outputs.push_back(Output::Send { conn: conn.id, bytes: core::mem::take(&mut conn.tx) });
                 // Small things need no answer; they are forgotten with the next large one.
                 if conn.unsent >= DRAIN_AT && !conn.draining {
                     conn.draining = true;
@@ -175,6 +199,21 @@ impl Speaker {
                 }
             }
         }
+    }
+
+    /// Forgets attributes that are not in use any more, when there are enough of them.
+    fn sweep_attributes(&mut self) {
+        let groups = self.groups.iter().flatten();
+        let holders = self.table.len() + groups.map(Group::len).sum::<usize>();
+        if !self.table.attributes.wants_sweep(holders) {
+            return;
+        }
+        let mut marks = self.table.attributes.begin_sweep();
+        self.table.mark(&mut marks);
+        for group in self.groups.iter_mut().flatten() {
+            group.mark_attributes(&mut marks);
+        }
+        self.table.attributes.end_sweep(&marks);
     }
 
     fn set_timer(&mut self, peer: IpAddr) {
@@ -233,7 +272,7 @@ impl Speaker {
         self.table
             .of_net(net)
             .enumerate()
-            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted.as_ref()?, i == 0)))
+            .filter_map(move |(i, (_, route))| Some(self.view(route, route.accepted?, i == 0)))
     }
 
     /// What a neighbour sent, before import, sorted by prefix; stale routes too.
@@ -244,7 +283,7 @@ impl Speaker {
             .of_source(neighbor.source)
             .map(|(id, route)| {
                 let best = self.table.best(route.net).is_some_and(|(best, _)| best == id);
-                self.view(route, &route.received, best)
+                self.view(route, route.received, best)
             })
             .collect();
         paths.sort_by_key(|p| (p.prefix, p.path_id));
@@ -256,6 +295,7 @@ impl Speaker {
         let mut paths: Vec<RibPath> = self
             .told(peer)
             .map(|(net, path_id, shared, from)| {
+                let shared = &self.table.attributes[shared];
                 let route = self.table.of_net(net).find(|(_, r)| r.source == from);
                 RibPath {
                     prefix: self.table.prefix(net),
@@ -276,7 +316,8 @@ impl Speaker {
         paths
     }
 
-    pub(crate) fn view(&self, route: &Route, shared: &Shared, best: bool) -> RibPath {
+    pub(crate) fn view(&self, route: &Route, shared: Shared, best: bool) -> RibPath {
+        let shared = &self.table.attributes[shared];
         let source = self.table.source(route.source);
         RibPath {
             prefix: self.table.prefix(route.net),

@@ -141,6 +141,14 @@ impl Messages {
         }
     }
 
+    pub(crate) const fn add(&mut self, other: &Messages) {
+        self.open += other.open;
+        self.update += other.update;
+        self.notification += other.notification;
+        self.keepalive += other.keepalive;
+        self.refresh += other.refresh;
+    }
+
     /// All of them.
     pub const fn total(&self) -> u64 {
         self.open + self.update + self.notification + self.keepalive + self.refresh

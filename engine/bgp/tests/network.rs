@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use common::*;
 use fairway_bgp::{Event, Input, SessionState};
 use fairway_desired::Family;
-use fairway_desired::bgp::{Community, Direction, Key, Modify, Value};
+use fairway_desired::bgp::{
+    Community, Direction, Dynamic, Families, GracefulRestart, Key, Modify, Peer, Session, Value,
+};
 use fairway_desired::{Bgp, Op};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -189,6 +191,32 @@ fn ipv6_routes_travel_over_an_ipv4_session() {
 }
 
 #[test]
+fn ipv4_routes_have_ipv6_next_hops_where_both_sides_take_them() {
+    let mut net = Net::new(7, &["fd00::201", "fd00::1", "fd00::2"]);
+    let session = |extended_next_hop| Session { extended_next_hop, ..Session::new(9, Families::ALL) };
+    let dynamic = Dynamic { asns: vec![], session: session(true) };
+    net.apply(
+        0,
+        &[global(65002, 201, 8), Op::Put(Key::Dynamic("fd00::/64".parse().unwrap()), Value::Dynamic(dynamic))],
+    );
+    net.apply(0, &[network("10.2.0.0/16", "10.0.0.201")]);
+    for (i, extended) in [(1, true), (2, false)] {
+        let peer = Value::Peer(Peer::new(65002, session(extended)));
+        net.apply(i, &[global(65000 + i as u32 * 10, i as u8, 1), Op::Put(Key::Peer(ip("fd00::201")), peer)]);
+        net.apply(i, &[network(&format!("10.{i}0.0.0/16"), &format!("10.0.0.{i}"))]);
+    }
+    net.run(secs(5));
+    // Own networks, in both directions, and what is passed on.
+    assert_eq!(net.learned(0, "10.10.0.0/16"), [ip("fd00::1")]);
+    assert_eq!(net.learned(1, "10.2.0.0/16"), [ip("fd00::201")]);
+    assert_eq!(net.learned(1, "10.20.0.0/16"), [ip("fd00::201")]);
+    // Whoever did not say that he takes them gets what he can take.
+    assert_eq!(net.learned(0, "10.20.0.0/16"), [ip("10.0.0.2")]);
+    assert_eq!(net.learned(2, "10.2.0.0/16"), [ip("10.0.0.201")]);
+    assert_eq!(net.learned(2, "10.10.0.0/16"), [ip("10.0.0.201")]);
+}
+
+#[test]
 fn export_changes_are_made_for_matching_neighbours_only() {
     let mut net = star(8, 2);
     let mut s = statement(Some("vips"), Some("external"), true);
@@ -247,6 +275,26 @@ fn one_changed_route_is_one_message_and_many_are_packed() {
 }
 
 #[test]
+fn a_configuration_that_is_lost_and_back_needs_no_new_port() {
+    let mut net = star(3, 1);
+    net.run(secs(3));
+    assert_eq!((net.established(0), net.nodes[1].port), (1, Some(179)));
+    net.nodes[1].port = None;
+    net.apply(1, &[Op::Del(Key::Global)]);
+    net.run(secs(3));
+    assert_eq!(net.established(0), 0);
+    net.apply(1, &[global(65001, 1, 1)]);
+    assert_eq!(net.nodes[1].port, None, "it listens already");
+    net.apply(
+        1,
+        &[Op::Put(Key::Global, Value::Global(fairway_desired::bgp::Global::new(65001, [10, 0, 0, 1].into(), 1790, 1)))],
+    );
+    assert_eq!(net.nodes[1].port, Some(1790));
+    net.run(secs(40));
+    assert_eq!(net.established(0), 1);
+}
+
+#[test]
 fn shutdown_and_reset_say_so() {
     let mut net = star(10, 2);
     net.run(secs(3));
@@ -286,6 +334,32 @@ fn a_changed_peer_is_reset_and_an_equal_one_is_not() {
     assert_eq!(net.neighbor(0, "10.0.0.1").unwrap().hold_s, 6);
     let down = Event::Down { peer: ip("10.0.0.1"), reason: "peer sent Other Configuration Change (6/6)".into() };
     assert!(net.nodes[0].events.contains(&down));
+}
+
+/// With graceful restart on both sides, a connection that breaks is nobody else's business: forwarding goes on.
+#[test]
+fn a_broken_connection_between_two_that_know_graceful_restart_is_not_heard_of() {
+    for graceful in [true, false] {
+        let mut net = Net::new(13, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        let peer = |address: &str, asn| {
+            let mut value = peer_value(asn);
+            let gr = GracefulRestart { time_s: 60, defer_s: 30, long_lived_s: 0 };
+            value.session.graceful_restart = graceful.then_some(gr);
+            Op::Put(Key::Peer(ip(address)), Value::Peer(value))
+        };
+        net.apply(0, &[global(65001, 1, 1), peer("10.0.0.2", 65002), network("10.1.0.0/24", "10.0.0.1")]);
+        net.apply(1, &[global(65002, 2, 1), peer("10.0.0.1", 65001), peer("10.0.0.3", 65003)]);
+        net.apply(2, &[global(65003, 3, 1), peer("10.0.0.2", 65002), network("10.3.0.0/24", "10.0.0.3")]);
+        net.run(secs(10));
+        net.sever(0, 1);
+        let before = net.nodes[2].speaker.neighbors()[0].got.update;
+        net.run(secs(10));
+        assert_eq!(net.established(1), 2, "{:#?}", net.log);
+        let heard = net.nodes[2].speaker.neighbors()[0].got.update - before;
+        assert_eq!(heard, if graceful { 0 } else { 2 });
+        assert_eq!(net.learned(2, "10.1.0.0/24"), [ip("10.0.0.2")]);
+        assert_eq!(net.learned(0, "10.3.0.0/24"), [ip("10.0.0.2")]);
+    }
 }
 
 #[derive(Clone, Debug)]

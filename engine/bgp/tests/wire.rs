@@ -423,8 +423,7 @@ fn updates() -> impl Strategy<Value = Update> {
             reach: reach.map(|(next_hop, prefixes)| Reach { next_hop: next_hop.into(), prefixes }),
             mp_reach: mp_reach.map(|(next_hop, prefixes)| (Family::V6, Reach { next_hop: next_hop.into(), prefixes })),
             mp_unreach: mp_unreach.map(|p| (Family::V6, p)),
-            malformed: None,
-            discarded: vec![],
+            ..Update::default()
         })
 }
 
@@ -516,7 +515,7 @@ proptest! {
             let again = read.encode(FULL);
             let whole = match &read {
                 Message::Open(_) => true,
-                Message::Update(u) => u.malformed.is_none() && u.discarded.is_empty(),
+                Message::Update(u) => u.malformed.is_none() && u.discarded.is_empty() && !u.foreign,
                 _ => false,
             };
             if let (Ok(again), true) = (again, whole) {

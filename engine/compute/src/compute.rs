@@ -6,10 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use fairway_desired::ipvs::VirtualServerKey;
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Learned, Link, Op, Pod, Route, Rule, Sysctl, Table};
-use fairway_objects::{
-    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, Service,
+use fairway_desired::{
+    Addr, Bgp, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Route, RouteKey, Rule, Sysctl, Table,
 };
+use fairway_objects::{
+    Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, RouterConfig, Service,
+};
+use ipnet::IpNet;
 
 use crate::ledger::Ledger;
 use crate::state::State;
@@ -185,7 +188,7 @@ impl Compute {
     /// A node that has heard nothing yet.
     pub fn new(config: NodeConfig) -> Self {
         Compute {
-            state: State::new(config),
+            state: State::new(config, None),
             dirty: [Unit::Global].into(),
             wanted: BTreeMap::new(),
             wants_of: BTreeMap::new(),
@@ -207,6 +210,16 @@ impl Compute {
     /// The configuration.
     pub fn config(&self) -> &NodeConfig {
         &self.state.config
+    }
+
+    /// The configuration of a router changed. A node is none, and stays what it is.
+    pub fn set_router(&mut self, router: RouterConfig) {
+        if let Role::Router(old) = &mut self.state.config.role
+            && *old != router
+        {
+            *old = router;
+            self.dirty.insert(Unit::Global);
+        }
     }
 
     /// Whether every kind that matters was listed once. Before that nothing may be deleted from a kernel.
@@ -373,15 +386,38 @@ impl Compute {
     /// Takes a change of a learned route.
     pub fn learned(&mut self, learned: Learned) {
         let prefix = learned.prefix.trunc();
-        let changed = if learned.next_hops.is_empty() {
-            self.state.learned.remove(&prefix).is_some()
-        } else {
-            let old = self.state.learned.insert(prefix, learned.next_hops.clone());
-            old.as_ref() != Some(&learned.next_hops)
-        };
-        if changed {
+        if self.state.learn(prefix, learned.next_hops) {
             self.dirty.insert(Unit::Learned(prefix));
         }
+    }
+
+    /// Takes what the kernel says of an interface; `None`: it is gone, or has no address. Until the first such call
+    /// every next hop counts as on a link that works.
+    ///
+    /// Returns the routes that the kernel may have dropped by itself, because the interface was set down. They are
+    /// desired or not as before; what is known of them is not to be trusted.
+    pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
+        let dropped = self.state.links.set(name, now);
+        self.links_changed(&dropped)
+    }
+
+    /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
+    pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
+        let dropped = self.state.links.replace(all);
+        self.links_changed(&dropped)
+    }
+
+    fn links_changed(&mut self, dropped: &[IpNet]) -> Vec<RouteKey> {
+        let changed = self.state.hops.review(&self.state.links);
+        self.dirty.extend(changed.into_iter().map(Unit::Learned));
+        let metric = self.state.config.route_metric;
+        let key = |prefix| RouteKey { prefix, table: MAIN_TABLE, metric };
+        self.state.hops.through(dropped).into_iter().map(key).collect()
+    }
+
+    /// The prefixes on the links of this host, sorted, and whether the link works.
+    pub fn on_link(&self) -> Vec<(IpNet, bool)> {
+        self.state.links.on_link()
     }
 
     /// Renders what is dirty and returns the net changes since the last flush.

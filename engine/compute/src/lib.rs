@@ -14,6 +14,7 @@ mod compute;
 mod dsr;
 mod global;
 mod ledger;
+mod links;
 mod router;
 mod scratch;
 mod service;

@@ -11,7 +11,10 @@ use fairway_desired::bgp::{
     Name, Network, Peer, Policy, Session, Statement, Value,
 };
 use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
-use fairway_objects::{BgpPeer, Kind, Node, Notice, ObjectKey, Reflector, Role, RouterConfig, RouterIdSource, Subject};
+use fairway_objects::{
+    BgpPeer, Kind, Node, Notice, ObjectKey, PeerOptions, Reflector, Role, RouterConfig, RouterIdSource, RouterSessions,
+    Subject,
+};
 use ipnet::IpNet;
 
 use crate::state::{State, host_prefix};
@@ -173,9 +176,29 @@ fn graceful_restart(state: &State) -> Option<GracefulRestart> {
 }
 
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
-    let options = peer.options;
-    let multihop = options.multihop_ttl.or(Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2));
     let session = Session {
+        bfd: peer.bfd.map(|bfd| Bfd {
+            port: bfd.port,
+            desired_min_tx_ms: bfd.desired_min_tx_ms,
+            required_min_rx_ms: bfd.required_min_rx_ms,
+            multiplier: bfd.multiplier,
+        }),
+        ..session(state, families, &peer.options, state.config.bgp_hold_s)
+    };
+    Peer {
+        asn: peer.asn,
+        port: peer.port,
+        local: peer.local.or(state.node_ip(family)),
+        password: peer.password,
+        passive: peer.options.passive,
+        session,
+    }
+}
+
+/// A session with what is said of it, and the flags' defaults for the rest.
+fn session(state: &State, families: Families, options: &PeerOptions, hold_s: u16) -> Session {
+    let multihop = options.multihop_ttl.or(Some(state.config.multihop_ttl).filter(|ttl| *ttl >= 2));
+    Session {
         distance: match (options.ttl_security, multihop) {
             (Some(hops), _) => Distance::Security(hops),
             (None, Some(ttl)) => Distance::Multihop(ttl),
@@ -191,21 +214,7 @@ fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Famil
         add_path: AddPath { receive: options.add_path_receive, send: options.add_path_send },
         extended_next_hop: options.extended_next_hop,
         graceful_restart: graceful_restart(state),
-        bfd: peer.bfd.map(|bfd| Bfd {
-            port: bfd.port,
-            desired_min_tx_ms: bfd.desired_min_tx_ms,
-            required_min_rx_ms: bfd.required_min_rx_ms,
-            multiplier: bfd.multiplier,
-        }),
-        ..Session::new(options.hold_s.unwrap_or(state.config.bgp_hold_s), families)
-    };
-    Peer {
-        asn: peer.asn,
-        port: peer.port,
-        local: peer.local.or(state.node_ip(family)),
-        password: peer.password,
-        passive: options.passive,
-        session,
+        ..Session::new(options.hold_s.unwrap_or(hold_s), families)
     }
 }
 
@@ -285,10 +294,22 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
+    let RouterSessions { ipv4, ipv6, reflector, options } = &router.sessions;
+    let session = |asns: &[u32]| Session {
+        reflector_client: *reflector && asns == [router.asn],
+        ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
+    };
     for (range, asns) in &router.accept {
-        let session = Session { graceful_restart: graceful_restart(state), ..Session::new(MESH_HOLD_S, Families::ALL) };
-        let value = Dynamic { asns: asns.clone(), session };
+        let value = Dynamic { asns: asns.clone(), session: session(asns) };
         claims.bgp.insert(Key::Dynamic(range.trunc()), Value::Dynamic(value));
+    }
+    for peer in &router.peers {
+        let value = Peer {
+            password: peer.password.clone(),
+            passive: options.passive,
+            ..Peer::new(peer.asn, session(&[peer.asn]))
+        };
+        claims.bgp.insert(Key::Peer(peer.address), Value::Peer(value));
     }
     let reject: Name = "importreject".into();
     for cidr in &router.import_reject {
@@ -319,10 +340,22 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     let (Some(own), Some(address)) = (state.own().and_then(|n| n.primary_ip()), node.primary_ip()) else {
         return claims;
     };
-    if Family::of(own) != Family::of(address) || own == address {
+    if !config.enable_ibgp {
         return claims;
     }
-    if !config.enable_ibgp {
+    let apart = if own == address {
+        Some(format!("{address} is this node's own address, too"))
+    } else if Family::of(own) != Family::of(address) {
+        Some(format!("{address} is of another family than this node's {own}"))
+    } else {
+        None
+    };
+    if let Some(why) = apart {
+        claims.notices.insert(Notice {
+            subject: Subject::Object(ObjectKey { kind: Kind::Node, name: node.name.clone() }),
+            field: "status.addresses".into(),
+            reason: format!("{why}; no BGP session with it"),
+        });
         return claims;
     }
     // With a mesh every node is known as a neighbour to the policies, whether we peer with it or not.
@@ -348,17 +381,20 @@ pub(crate) fn render_node(state: &State, node: &Node) -> Claims {
     claims
 }
 
-/// A learned route, on its way into the kernel.
+/// A learned route, on its way into the kernel: through those of its next hops that a link leads to.
 pub(crate) fn render_learned(state: &State, prefix: IpNet, next_hops: &[IpAddr]) -> Claims {
     let mut claims = Claims::default();
     let own = state.own().is_some_and(|n| n.pod_cidrs.iter().any(|c| c.trunc() == prefix));
-    if next_hops.is_empty() || own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
+    if own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
         return claims;
     }
-    let mut next_hops: Vec<NextHop> =
-        next_hops.iter().map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
+    let reached = next_hops.iter().filter(|hop| state.hops.reached(**hop));
+    let mut next_hops: Vec<NextHop> = reached.map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
     next_hops.sort();
     next_hops.dedup();
+    if next_hops.is_empty() {
+        return claims;
+    }
     claims.route.insert(
         RouteKey { prefix, table: MAIN_TABLE, metric: state.config.route_metric },
         RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops },

@@ -2,9 +2,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use fairway_desired::Interface;
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_objects::{NodeConfig, Notice, Object, ObjectName};
 use ipnet::IpNet;
@@ -14,15 +16,16 @@ use crate::state::State;
 use crate::unit::{Claims, Unit};
 use crate::{global, router, service};
 
-/// Desired state and notices of the units, from nothing but the objects and learned routes that exist.
+/// Desired state and notices of the units, from nothing but the objects, learned routes and interfaces that exist.
 ///
 /// Notices that came with objects are not repeated here: they do not depend on anything computed.
 pub fn from_scratch(
     config: &NodeConfig,
     objects: impl IntoIterator<Item = Object>,
     learned: impl IntoIterator<Item = (IpNet, Vec<IpAddr>)>,
+    interfaces: Option<&BTreeMap<Arc<str>, Interface>>,
 ) -> (Desired, BTreeSet<Notice>) {
-    let mut state = State::new(config.clone());
+    let mut state = State::new(config.clone(), interfaces.cloned());
     state.nodes_listed = true;
     for object in objects {
         match object {
@@ -40,7 +43,9 @@ pub fn from_scratch(
             Object::Namespace(_) | Object::Pod(_) => {}
         }
     }
-    state.learned.extend(learned.into_iter().filter(|(_, next_hops)| !next_hops.is_empty()));
+    for (prefix, next_hops) in learned {
+        state.learn(prefix, next_hops);
+    }
     let mut units: BTreeMap<Unit, Claims> = BTreeMap::new();
     let mut claims = global::render(&state);
     router::render(&state, &mut claims);

@@ -9,6 +9,8 @@ use fairway_desired::Family;
 use fairway_objects::{EndpointSlice, Kind, Node, NodeConfig, ObjectName, Role, Service};
 use ipnet::IpNet;
 
+use crate::links::{Hops, Interfaces, Links};
+
 /// Objects, learned routes and their indexes.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -21,12 +23,15 @@ pub(crate) struct State {
     /// Service to its slices.
     pub(crate) slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     pub(crate) learned: BTreeMap<IpNet, Vec<IpAddr>>,
+    pub(crate) links: Links,
+    /// Next hops of learned routes.
+    pub(crate) hops: Hops,
     /// Every object of every kind that was put or is invalid, for mark and sweep.
     pub(crate) known: BTreeMap<Kind, BTreeSet<ObjectName>>,
 }
 
 impl State {
-    pub(crate) fn new(config: NodeConfig) -> Self {
+    pub(crate) fn new(config: NodeConfig, interfaces: Option<Interfaces>) -> Self {
         State {
             config,
             nodes: BTreeMap::new(),
@@ -35,8 +40,22 @@ impl State {
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
             learned: BTreeMap::new(),
+            links: Links::new(interfaces),
+            hops: Hops::default(),
             known: BTreeMap::new(),
         }
+    }
+
+    /// A prefix has these next hops from now on, perhaps none. Returns whether that is a change.
+    pub(crate) fn learn(&mut self, prefix: IpNet, next_hops: Vec<IpAddr>) -> bool {
+        let old = if next_hops.is_empty() {
+            self.learned.remove(&prefix)
+        } else {
+            self.learned.insert(prefix, next_hops.clone())
+        };
+        let old = old.unwrap_or_default();
+        self.hops.changed(&self.links, prefix, &old, &next_hops);
+        old != next_hops
     }
 
     /// The node this daemon runs on.

@@ -3,12 +3,14 @@
 mod build;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use build::*;
 use fairway_compute::{Changes, Compute, Desired, Ops, from_scratch};
-use fairway_desired::{Learned, Op, Plane, Table, bgp, filter, ipvs};
+use fairway_desired::{Interface, Learned, Op, Plane, RouteValue, Table, bgp, filter, ipvs};
 use fairway_objects::{
-    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, Scheduler, Service, TrafficPolicy,
+    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, PeerOptions, Role, RouterConfig, RouterPeer,
+    Scheduler, Service, TrafficPolicy,
 };
 use proptest::prelude::*;
 
@@ -364,6 +366,155 @@ fn learned_routes_become_ecmp_routes_of_our_protocol() {
     assert_eq!(compute.flush().ops.route, [Op::Del(key.clone())]);
 }
 
+/// Destinations in the kernel with the last octets of their next hops.
+fn routes(compute: &Compute) -> BTreeMap<String, Vec<String>> {
+    let hops = |value: &RouteValue| value.next_hops.iter().filter_map(|hop| Some(hop.via?.to_string())).collect();
+    compute.desired().route.iter().map(|(key, value)| (key.prefix.to_string(), hops(value))).collect()
+}
+
+fn learn(compute: &mut Compute, prefix: &str, hops: &[&str]) {
+    let next_hops = hops.iter().map(|hop| ip(hop)).collect();
+    compute.learned(Learned { prefix: prefix.parse().expect("a prefix"), next_hops });
+}
+
+#[test]
+fn only_next_hops_on_a_link_that_works_get_into_the_kernel() {
+    let mut compute = Compute::new(router());
+    let (eth1, eth2): (Arc<str>, Arc<str>) = ("eth1".into(), "eth2".into());
+    learn(&mut compute, "10.1.0.0/16", &["192.168.1.2", "192.168.2.2"]);
+    learn(&mut compute, "10.2.0.0/16", &["192.168.1.2"]);
+    learn(&mut compute, "10.3.0.0/16", &["172.16.0.1"]);
+    learn(&mut compute, "fd00:1::/64", &["fd00::2", "fe80::2"]);
+    compute.flush();
+    assert_eq!(routes(&compute).len(), 4, "as long as nobody tells of interfaces");
+    let six = Interface {
+        addresses: vec![ip("fd00::1")],
+        on_link: vec![net("fd00::/64")],
+        ..interface("192.168.2.1/24", true, true)
+    };
+    compute.interfaces([(eth1.clone(), interface("192.168.1.1/24", true, true)), (eth2.clone(), six)].into());
+    compute.flush();
+    let all: BTreeMap<String, Vec<String>> = [
+        ("10.1.0.0/16".into(), vec!["192.168.1.2".into()]),
+        ("10.2.0.0/16".into(), vec!["192.168.1.2".into()]),
+        ("fd00:1::/64".into(), vec!["fd00::2".into()]),
+    ]
+    .into();
+    assert_eq!(routes(&compute), all, "not through a router, nor to a link-local address without its link");
+
+    // ECMP grows and shrinks with its links, and only what depends on a link is rendered.
+    compute.interface(&eth2, Some(interface("192.168.2.1/24", true, true)));
+    assert_eq!(compute.flush().rendered, 2, "10.1.0.0/16 and fd00:1::/64");
+    assert_eq!(routes(&compute)["10.1.0.0/16"], ["192.168.1.2", "192.168.2.2"]);
+    let dropped = compute.interface(&eth2, Some(interface("192.168.2.1/24", true, false)));
+    assert_eq!(dropped, [], "a kernel keeps routes when the carrier is lost");
+    assert_eq!(compute.flush().rendered, 1);
+    assert_eq!(routes(&compute)["10.1.0.0/16"], ["192.168.1.2"]);
+    let dropped = compute.interface(&eth1, Some(interface("192.168.1.1/24", false, false)));
+    let dropped: Vec<String> = dropped.iter().map(|key| key.prefix.to_string()).collect();
+    assert_eq!(dropped, ["10.1.0.0/16", "10.2.0.0/16"]);
+    assert_eq!(compute.on_link(), [(net("192.168.1.0/24"), false), (net("192.168.2.0/24"), false)]);
+    assert_eq!(compute.flush().ops.route.len(), 2, "both are gone");
+    assert!(routes(&compute).is_empty());
+    compute.interface(&eth1, Some(interface("192.168.1.1/24", true, true)));
+    compute.interface(&eth2, Some(interface("192.168.2.1/24", true, true)));
+    compute.flush();
+    assert_eq!(routes(&compute)["10.1.0.0/16"], ["192.168.1.2", "192.168.2.2"]);
+    assert_eq!(routes(&compute)["10.2.0.0/16"], ["192.168.1.2"]);
+}
+
+#[test]
+fn a_next_hop_that_is_our_own_address_is_none() {
+    let mut compute = Compute::new(router());
+    learn(&mut compute, "10.1.0.0/16", &["192.168.1.1", "192.168.1.2"]);
+    compute.interface(&"eth1".into(), Some(interface("192.168.1.1/24", true, true)));
+    compute.flush();
+    assert_eq!(routes(&compute)["10.1.0.0/16"], ["192.168.1.2"]);
+}
+
+#[test]
+fn whoever_was_on_a_link_that_is_down_is_nowhere_else() {
+    let mut compute = Compute::new(router());
+    let (eth1, eth2): (Arc<str>, Arc<str>) = ("eth1".into(), "eth2".into());
+    let bare = |up| Interface { up, carrier: up, ..Interface::default() };
+    compute.interface(&eth1, Some(interface("fd00::1/64", true, true)));
+    // IPv6 takes the addresses of an interface that is set down away, in the same breath or later.
+    compute.interface(&eth1, Some(bare(false)));
+    assert_eq!(compute.on_link(), [(net("fd00::/64"), false)]);
+    compute.interface(&eth1, Some(bare(false)));
+    compute.interface(&eth1, None);
+    assert_eq!(compute.on_link(), [(net("fd00::/64"), false)]);
+    compute.interface(&eth2, Some(interface("fd00::7/64", true, true)));
+    assert_eq!(compute.on_link(), [(net("fd00::/64"), false), (net("fd00::/64"), true)], "another link to the same");
+    compute.interface(&eth2, None);
+    compute.interface(&eth1, Some(bare(true)));
+    assert_eq!(compute.on_link(), [], "it is up again, without the prefix");
+}
+
+#[test]
+fn a_router_has_the_sessions_it_is_told_and_they_change_while_it_runs() {
+    let config = router();
+    let Role::Router(mut router) = config.role.clone() else { panic!("not a router") };
+    let mut compute = Compute::new(config);
+    let before = compute.flush();
+    assert!(before.ops.bgp.len() > 3, "{:?}", before.ops.bgp);
+    router.peers = vec![
+        RouterPeer { address: ip("192.168.1.9"), asn: 65002, password: Some("secret".into()) },
+        RouterPeer { address: ip("192.168.1.8"), asn: 65001, password: None },
+    ];
+    router.sessions.reflector = true;
+    router.sessions.ipv6 = false;
+    router.sessions.options = PeerOptions { passive: true, ttl_security: Some(1), ..PeerOptions::default() };
+    router.import_reject = vec!["10.9.0.0/16".parse().expect("a prefix")];
+    compute.set_router(router.clone());
+    let changes = compute.flush();
+    let desired = compute.desired().bgp;
+    let peer = |address: &str| match desired.get(&bgp::Key::Peer(ip(address))) {
+        Some(bgp::Value::Peer(peer)) => peer.clone(),
+        other => panic!("{address}: {other:?}"),
+    };
+    let (own, other) = (peer("192.168.1.9"), peer("192.168.1.8"));
+    assert_eq!((own.asn, own.password.as_deref(), own.passive), (65002, Some("secret"), true));
+    assert_eq!(own.session.families, bgp::Families { v4: true, v6: false });
+    assert_eq!(own.session.distance, bgp::Distance::Security(1));
+    assert!(own.session.reflector_client && !other.session.reflector_client, "only its own AS is reflected to");
+    let members =
+        |op: &&Op<bgp::Bgp>| matches!(op, Op::Put(bgp::Key::PrefixMember(..), _) | Op::Del(bgp::Key::PrefixMember(..)));
+    assert_eq!(changes.ops.bgp.iter().filter(members).count(), 2, "one prefix comes, one goes: {:?}", changes.ops.bgp);
+    compute.set_router(router);
+    assert!(compute.flush().ops.is_empty(), "nothing changed");
+    // A node is none.
+    let mut node = Compute::new(build::config());
+    node.flush();
+    node.set_router(RouterConfig {
+        asn: 1,
+        ..match build::router().role {
+            Role::Router(r) => r,
+            Role::Node => panic!(),
+        }
+    });
+    assert!(node.flush().ops.is_empty());
+}
+
+#[test]
+fn nodes_that_cannot_talk_are_named() {
+    let with = |name: &str, address: &str| {
+        let Object::Node(made) = node(name, 2) else { unreachable!("a node") };
+        Object::Node(Arc::new(fairway_objects::Node { internal_ips: vec![ip(address)], ..(*made).clone() }))
+    };
+    let objects = vec![node("n1", 1), with("n2", "fd00::2"), with("n3", "192.168.1.1"), with("n4", "192.168.1.4")];
+    let (desired, notices) = computed(config(), objects);
+    assert_eq!(peers(&desired), ["192.168.1.201 AS65002", "192.168.1.4 AS65001"].map(String::from).into());
+    let notices: Vec<String> = notices.into_iter().collect();
+    assert_eq!(
+        notices,
+        [
+            "Node n2: status.addresses: fd00::2 is of another family than this node's 192.168.1.1; no BGP session with it",
+            "Node n3: status.addresses: 192.168.1.1 is this node's own address, too; no BGP session with it",
+        ]
+    );
+}
+
 #[test]
 fn policies_have_kube_routers_shape() {
     let (desired, _) = computed(NodeConfig { advertise_pod_cidr: false, ..config() }, vec![node("n1", 1)]);
@@ -442,6 +593,14 @@ proptest! {
                     model.learned.insert(learned.prefix, learned.next_hops.clone());
                     compute.learned(learned);
                 }
+                Step::Interface(name, now) => {
+                    let all = model.interfaces.get_or_insert_default();
+                    match &now {
+                        Some(now) => drop(all.insert(name.into(), now.clone())),
+                        None => drop(all.remove(name)),
+                    }
+                    compute.interface(&name.into(), now);
+                }
             }
         }
         // A list that never ended says nothing yet.
@@ -452,7 +611,9 @@ proptest! {
         let changes = compute.flush();
         apply_all(&mut applied, changes.ops)?;
         apply_notices(&mut standing, changes.notices)?;
-        let (desired, notices) = from_scratch(&config, model.objects.values().cloned(), model.learned.clone());
+        let interfaces = model.interfaces.as_ref();
+        let (desired, notices) =
+            from_scratch(&config, model.objects.values().cloned(), model.learned.clone(), interfaces);
         prop_assert_eq!(&applied, &desired);
         prop_assert_eq!(&compute.desired(), &desired);
         prop_assert_eq!(&standing, &notices);
@@ -465,6 +626,6 @@ proptest! {
             compute.learned(Learned { prefix, next_hops: vec![] });
         }
         apply_all(&mut applied, compute.flush().ops)?;
-        prop_assert_eq!(&applied, &from_scratch(&config, [], []).0);
+        prop_assert_eq!(&applied, &from_scratch(&config, [], [], None).0);
     }
 }

@@ -1,6 +1,8 @@
 //! `v1/Node`, with kube-router's annotations.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use fairway_objects::{BfdConfig, BgpPeer, Node, Object, ObjectKey, PeerOptions, Reflector};
@@ -37,7 +39,7 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
         internal_ips,
         external_ips,
         pod_cidrs: pod_cidrs(&words, spec.pod_cidrs, spec.pod_cidr, &mut notices),
-        asn: number(&words, "kube-router.io/node.asn", &mut notices).filter(|asn| *asn != 0),
+        asn: own_asn(&words, "kube-router.io/node.asn", &mut notices),
         communities,
         large_communities,
         ext_communities,
@@ -79,6 +81,24 @@ fn number(words: &Words, name: &str, notices: &mut Notices) -> Option<u32> {
         notices.add(field(name), format!("`{text}` is not a number of 32 bits"));
     }
     number
+}
+
+/// AS numbers that nobody can have: none (RFC 7607), the stand-in for larger ones (RFC 6793), the last ones (RFC 7300).
+const NOBODYS: [u32; 4] = [0, 23_456, 65_535, u32::MAX];
+
+/// Whether no neighbour can have an AS number, as kube-router judges: for documentation (RFC 5398) and to come are out, too.
+const fn is_reserved(asn: u32) -> bool {
+    matches!(asn, 0 | 23_456 | 64_000..=64_511 | 65_535..=131_071 | u32::MAX)
+}
+
+/// An AS number of this node's.
+fn own_asn(words: &Words, name: &str, notices: &mut Notices) -> Option<u32> {
+    let asn = number(words, name, notices)?;
+    if NOBODYS.contains(&asn) {
+        notices.add(field(name), format!("{asn} is reserved, no AS can have it"));
+        return None;
+    }
+    Some(asn)
 }
 
 /// The part of the node in route reflection. As for kube-router, a server is no client.
@@ -176,9 +196,9 @@ fn path_prepend(words: &Words, notices: &mut Notices) -> Option<(u32, u8)> {
     match (words.get(name_as), words.get(name_n)) {
         (None, None) => None,
         (Some(_), Some(times)) => {
-            let asn = number(words, name_as, notices)?;
-            let times = notices.parse::<u8>(field(name_n), times, "a number of 1-255")?;
-            Some((asn, times))
+            let asn = own_asn(words, name_as, notices)?;
+            let times = notices.parse::<NonZeroU8>(field(name_n), times, "a number of 1-255")?;
+            Some((asn, times.get()))
         }
         (Some(_), None) => {
             notices.add(field(name_as), format!("{name_n} is missing; nothing is prepended"));
@@ -212,6 +232,9 @@ struct PeerItem {
     maxprefixesrestart: Option<u32>,
     addpath: AddPathItem,
     extendednexthop: bool,
+    /// Everything else.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 /// `bfd` of an item; intervals in milliseconds.
@@ -223,6 +246,8 @@ struct BfdItem {
     desired_min_tx_interval: Option<u32>,
     required_min_rx_interval: Option<u32>,
     detection_multiplier: Option<u8>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 /// `addpath` of an item.
@@ -231,6 +256,8 @@ struct BfdItem {
 struct AddPathItem {
     receive: bool,
     send: u8,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 impl BfdItem {
@@ -282,12 +309,17 @@ fn first_line(text: &str) -> &str {
 }
 
 fn peer(item: PeerItem, at: &str, notices: &mut Notices) -> Option<BgpPeer> {
+    let bfd_unknown = item.bfd.iter().flat_map(|bfd| bfd.unknown.keys().map(|key| format!("bfd.{key}")));
+    let add_path_unknown = item.addpath.unknown.keys().map(|key| format!("addpath.{key}"));
+    for key in item.unknown.keys().cloned().chain(bfd_unknown).chain(add_path_unknown) {
+        notices.add(at, format!("there is no key `{key}`; ignored"));
+    }
     let Some(remote) = item.remoteip else {
         notices.add(at, "remoteip is missing");
         return None;
     };
-    let Some(asn) = item.remoteasn.filter(|asn| *asn != 0) else {
-        notices.add(at, "remoteasn is missing or 0");
+    let Some(asn) = item.remoteasn else {
+        notices.add(at, "remoteasn is missing");
         return None;
     };
     let address = notices.parse(at, &remote, "an IP address")?;
@@ -311,7 +343,9 @@ fn peer(item: PeerItem, at: &str, notices: &mut Notices) -> Option<BgpPeer> {
         (item.multihopttl == Some(0), "multihopttl is 1-255"),
         (item.ttlsecurity == Some(0), "ttlsecurity is 1-255"),
         (item.multihopttl.is_some() && item.ttlsecurity.is_some(), "multihopttl and ttlsecurity exclude each other"),
-        (item.localasn == Some(0), "localasn is 0"),
+        (is_reserved(asn), "remoteasn is reserved; 1-23455, 23457-63999, 64512-65534 and 131072-4294967294 are not"),
+        (item.localasn.is_some_and(|asn| NOBODYS.contains(&asn)), "localasn is reserved, no AS can have it"),
+        (item.port == Some(0), "port is 1-65535"),
     ];
     if let Some((_, reason)) = wrong.iter().find(|(wrong, _)| *wrong) {
         notices.add(at, *reason);

@@ -206,6 +206,168 @@ fn the_older_peer_lists_must_have_one_length() {
     assert!(n.peers.is_empty() && notices[0].contains("2 entries for 1 peers"), "{notices:?}");
 }
 
+/// What a node's BGP annotations come to, as short text.
+fn bgp(n: &fairway_objects::Node) -> Vec<String> {
+    let mut said = vec![];
+    said.extend(n.asn.map(|asn| format!("as {asn}")));
+    said.extend(n.reflector.map(|reflector| format!("{reflector:?}")));
+    said.extend(n.path_prepend.map(|(asn, times)| format!("prepend {asn} x{times}")));
+    said.extend(n.communities.iter().map(|c| format!("community {}:{}", c >> 16, c & 0xffff)));
+    said.extend(n.large_communities.iter().map(|c| format!("large {}:{}:{}", c[0], c[1], c[2])));
+    said.extend(n.ext_communities.iter().map(|c| format!("extended {c:02x?}")));
+    said.extend(n.import_reject.iter().map(|net| format!("reject {net}")));
+    said.extend(n.bgp_local_addresses.iter().map(|ip| format!("at {ip}")));
+    said.extend(n.peers.iter().map(|p| {
+        let mut text = format!("peer {} AS {}", p.address, p.asn);
+        if p.port != 179 {
+            text += &format!(" port {}", p.port);
+        }
+        text += &p.local.map(|l| format!(" from {l}")).unwrap_or_default();
+        text += &p.password.as_ref().map(|p| format!(" password {p}")).unwrap_or_default();
+        if p.options.passive {
+            text += " passive";
+        }
+        text
+    }));
+    said
+}
+
+/// Line by line what kube-router's documentation and code say of the annotations on nodes: what is right, what is
+/// wrong and how that is said. What is wrong hides nothing else.
+#[test]
+fn every_bgp_annotation_of_a_node() {
+    type Case = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
+    let cases: &[Case] = &[
+        // Numbers are Go's: decimal, hexadecimal, octal.
+        (&[("node.asn", "64512")], &["as 64512"], &[]),
+        (&[("node.asn", "4200000000")], &["as 4200000000"], &[]),
+        (&[("node.asn", "0xfde8")], &["as 65000"], &[]),
+        (&[("node.asn", "010")], &["as 8"], &[]),
+        (&[("node.asn", "65001.1")], &[], &["[kube-router.io/node.asn]: `65001.1` is not a number"]),
+        (&[("node.asn", "4294967296")], &[], &["node.asn]: `4294967296` is not a number of 32 bits"]),
+        (&[("node.asn", "0")], &[], &["node.asn]: 0 is reserved"]),
+        // Cluster ids: numbers and addresses. A server is no client.
+        (&[("rr.server", "42")], &["Server(0.0.0.42)"], &[]),
+        (&[("rr.server", "10.0.0.1")], &["Server(10.0.0.1)"], &[]),
+        (&[("rr.client", "42")], &["Client(0.0.0.42)"], &[]),
+        (&[("rr.client", "10.0.0.1"), ("rr.server", "10.0.0.2")], &["Server(10.0.0.2)"], &[]),
+        (&[("rr.server", "fd00::1")], &[], &["rr.server]: `fd00::1` is no cluster id"]),
+        (&[("rr.client", "0")], &[], &["rr.client]: `0` is no cluster id"]),
+        (&[("path-prepend.as", "65001"), ("path-prepend.repeat-n", "5")], &["prepend 65001 x5"], &[]),
+        (&[("path-prepend.as", "65001")], &[], &["path-prepend.as]: kube-router.io/path-prepend.repeat-n is missing"]),
+        (&[("path-prepend.repeat-n", "5")], &[], &["repeat-n]: kube-router.io/path-prepend.as is missing"]),
+        (&[("path-prepend.as", "65001"), ("path-prepend.repeat-n", "256")], &[], &["`256` is not a number of 1-255"]),
+        (&[("path-prepend.as", "65001"), ("path-prepend.repeat-n", "0")], &[], &["`0` is not a number of 1-255"]),
+        (&[("path-prepend.as", "0"), ("path-prepend.repeat-n", "1")], &[], &["path-prepend.as]: 0 is reserved"]),
+        // Communities of all kinds; one that is wrong is left out.
+        (
+            &[("node.bgp.communities", "65001:100, no-export,4259840100,65001:1:2,rt:65001:7,oops")],
+            &[
+                "community 65001:100",
+                "community 65535:65281",
+                "community 65000:100",
+                "large 65001:1:2",
+                "extended [00, 02, fd, e9, 00, 00, 00, 07]",
+            ],
+            &["node.bgp.communities]: `oops` is not a community"],
+        ),
+        // Both families in one list; one bad entry costs itself only.
+        (
+            &[("node.bgp.customimportreject", "10.0.0.0/16, fd00::/8 ,10.0.0.0/33")],
+            &["reject 10.0.0.0/16", "reject fd00::/8"],
+            &["customimportreject]: `10.0.0.0/33` is not a CIDR"],
+        ),
+        (
+            &[("bgp-local-addresses", "192.168.1.1, fd00::1,eth0")],
+            &["at 192.168.1.1", "at fd00::1"],
+            &["bgp-local-addresses]: `eth0` is not an IP address"],
+        ),
+        // The lists of the older form.
+        (
+            &[
+                ("peer.ips", "192.168.1.201,fd00::201"),
+                ("peer.asns", "65002,65003"),
+                ("peer.ports", "179,1790"),
+                ("peer.passwords", ",c2VjcmV0"),
+                ("peer.localips", "192.168.1.1,"),
+            ],
+            &["peer 192.168.1.201 AS 65002 from 192.168.1.1", "peer fd00::201 AS 65003 port 1790 password secret"],
+            &[],
+        ),
+        (
+            &[("peer.ips", "192.168.1.201,192.168.1.202"), ("peer.asns", "65002,65003"), ("peer.ports", "179,")],
+            &["peer 192.168.1.201 AS 65002"],
+            &["peer.ips][1]: `` is not a port"],
+        ),
+        (&[("peer.ips", "192.168.1.201")], &[], &["peer.ips]: kube-router.io/peer.asns is missing; no peers"]),
+        (&[("peer.asns", "65002")], &[], &["peer.asns]: kube-router.io/peer.ips is missing; no peers"]),
+        (
+            &[("peer.ips", "192.168.1.201"), ("peer.asns", "65002"), ("peer.localips", "a,b")],
+            &[],
+            &["peer.localips]: 2 entries for 1 peers; no peers"],
+        ),
+        (
+            &[("peer.ips", "192.168.1.201,b"), ("peer.asns", "65002,65002"), ("peer.passwords", "%,")],
+            &[],
+            &["peer.ips][0]: the password is not base64", "peer.ips][1]: `b` is not an IP address"],
+        ),
+        // The newer form, which wins.
+        (
+            &[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002}]"), ("peer.ips", "b"), ("peer.asns", "c")],
+            &["peer 192.168.1.201 AS 65002"],
+            &[],
+        ),
+        (
+            &[(
+                "peers",
+                "[{remoteip: 'fd00::201', remoteasn: 65002, localip: 'fd00::1', password: c2VjcmV0, port: 1790, passive: true}]",
+            )],
+            &["peer fd00::201 AS 65002 port 1790 from fd00::1 password secret passive"],
+            &[],
+        ),
+        (&[("peers", "not: [a list")], &[], &["peers]: not a YAML list of peers"]),
+        (
+            &[("peers", "[{remoteip: a, remoteasn: 65002}, {remoteip: 192.168.1.202, remoteasn: 65002}]")],
+            &["peer 192.168.1.202 AS 65002"],
+            &["peers][0]: `a` is not an IP address"],
+        ),
+        (&[("peers", "[{remoteasn: 65002}]")], &[], &["peers][0]: remoteip is missing"]),
+        (&[("peers", "[{remoteip: 192.168.1.201}]")], &[], &["peers][0]: remoteasn is missing"]),
+        (&[("peers", "[{remoteip: 192.168.1.201, remoteasn: 64000}]")], &[], &["peers][0]: remoteasn is reserved"]),
+        (&[("peers", "[{remoteip: 192.168.1.201, remoteasn: many}]")], &[], &["peers][0]: invalid type"]),
+        (&[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, port: 0}]")], &[], &["peers][0]: port is 1-65535"]),
+        (
+            &[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, password: '%'}]")],
+            &[],
+            &["password is not base64"],
+        ),
+        (&[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, holdtime: 2}]")], &[], &["holdtime is 0, or 3"]),
+        (
+            &[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, multihopttl: 3, ttlsecurity: 2}]")],
+            &[],
+            &["multihopttl and ttlsecurity exclude each other"],
+        ),
+        // A key that is misspelt is said, and the peer stays.
+        (
+            &[("peers", "[{remoteip: 192.168.1.201, remoteasn: 65002, holdTime: 9, bfd: {enable: true}}]")],
+            &["peer 192.168.1.201 AS 65002"],
+            &["peers][0]: there is no key `holdTime`; ignored", "there is no key `bfd.enable`; ignored"],
+        ),
+    ];
+    for (annotations, expected, complaints) in cases {
+        let all: serde_json::Map<String, Value> =
+            annotations.iter().map(|(name, value)| (format!("kube-router.io/{name}"), json!(value))).collect();
+        let (n, notices) = node(all.into());
+        assert_eq!(bgp(&n), *expected, "{annotations:?}: {notices:?}");
+        assert_eq!(notices.len(), complaints.len(), "{annotations:?}: {notices:?}");
+        for complaint in *complaints {
+            let said =
+                |notice: &String| notice.starts_with("Node n1: metadata.annotations[") && notice.contains(complaint);
+            assert!(notices.iter().any(said), "{annotations:?}: no {complaint} in {notices:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_watched_object_is_an_error_of_its_own() {
     assert_eq!(decode(&json!([])), Err(DecodeError::NotAnObject));

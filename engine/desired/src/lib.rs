@@ -11,6 +11,7 @@
 extern crate alloc;
 
 pub mod bgp;
+mod event;
 pub mod filter;
 pub mod ipvs;
 mod net;
@@ -19,6 +20,7 @@ mod pod;
 mod route;
 
 pub use bgp::Bgp;
+pub use event::{Interface, KernelEvent};
 pub use filter::Filter;
 pub use ipvs::Ipvs;
 pub use net::{Addr, AddrKey, AddrValue, Link, LinkKind, LinkValue, Sysctl};

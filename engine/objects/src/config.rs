@@ -100,7 +100,7 @@ pub enum RouterIdSource {
     Fixed(Ipv4Addr),
 }
 
-/// Configuration of a host that is only a router: no Kubernetes objects, dynamic neighbours.
+/// Configuration of a host that is only a router: no Kubernetes objects.
 ///
 /// The lab's routers and the simulator's run this.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,8 +115,42 @@ pub struct RouterConfig {
     pub import_reject: Vec<IpNet>,
     /// Own prefixes to announce.
     pub networks: Vec<IpNet>,
-    /// Own addresses, one per family at most: the next hop for `networks`.
+    /// Own addresses: the first of a family is the next hop for `networks`.
     pub addresses: Vec<IpAddr>,
+    /// Neighbours known by address.
+    pub peers: Vec<RouterPeer>,
+    /// What all its sessions have in common.
+    pub sessions: RouterSessions,
+}
+
+/// A neighbour that a router knows by address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterPeer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its autonomous system.
+    pub asn: u32,
+    /// TCP MD5 password.
+    pub password: Option<String>,
+}
+
+/// What all sessions of a router have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouterSessions {
+    /// IPv4 prefixes are exchanged.
+    pub ipv4: bool,
+    /// IPv6 prefixes are exchanged.
+    pub ipv6: bool,
+    /// Neighbours of its own autonomous system are clients to which it reflects (RFC 4456).
+    pub reflector: bool,
+    /// What a node can say of a neighbour, too.
+    pub options: PeerOptions,
+}
+
+impl Default for RouterSessions {
+    fn default() -> Self {
+        RouterSessions { ipv4: true, ipv6: true, reflector: false, options: PeerOptions::default() }
+    }
 }
 
 /// What this daemon is on its host.
@@ -177,6 +211,10 @@ pub struct NodeConfig {
     pub route_metric: u32,
     /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
     pub admin: Vec<SocketAddr>,
+    /// `--health-addr` and `--health-port`: where the kubelet's probes are answered; `None`: nowhere.
+    pub health: Option<SocketAddr>,
+    /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
+    pub metrics: Option<(SocketAddr, String)>,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -222,6 +260,8 @@ impl NodeConfig {
             import_default_route: false,
             route_metric: 0,
             admin: vec![],
+            health: None,
+            metrics: None,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -18,7 +18,10 @@ mod notice;
 mod pod;
 mod service;
 
-pub use config::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, PeerOptions, Role, RouterConfig, RouterIdSource};
+pub use config::{
+    BfdConfig, BgpPeer, GracefulRestart, NodeConfig, PeerOptions, Role, RouterConfig, RouterIdSource, RouterPeer,
+    RouterSessions,
+};
 pub use delta::{Delta, Object};
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice};
 pub use key::{Kind, ObjectKey, ObjectName};

@@ -13,6 +13,10 @@ pub struct Config {
     /// Mean interval between observations. Each interval is drawn from three quarters to five quarters of it, so
     /// that nodes started together do not stay together.
     pub resync: Time,
+    /// How long after a change by somebody else the table is observed: changes come in bursts.
+    pub suspect_wait: Time,
+    /// Shortest pause between two observations because of somebody else's changes.
+    pub suspect_pause: Time,
     /// An apply is one transaction: all ops take effect or none. A refused transaction of several ops is sent again
     /// in halves, until the guilty op stands alone.
     pub transactional: bool,
@@ -25,6 +29,8 @@ impl Default for Config {
             backoff_min: Time::from_millis(100),
             backoff_max: Time::from_secs(30),
             resync: Time::from_secs(60),
+            suspect_wait: Time::from_millis(20),
+            suspect_pause: Time::from_secs(1),
             transactional: false,
         }
     }

@@ -12,9 +12,11 @@ extern crate alloc;
 mod config;
 mod reconciler;
 mod request;
+mod stats;
 mod tracker;
 
 pub use config::{Config, Time};
 pub use reconciler::{Owner, Reconciler};
 pub use request::{Allow, Hold, Input, Request};
+pub use stats::Stats;
 pub use tracker::Tracker;

@@ -6,7 +6,7 @@ use core::{fmt, mem};
 use fairway_desired::{Fault, Op, Outcome, Plane, Table};
 use oorandom::Rand32;
 
-use crate::{Allow, Config, Input, Request, Time, Tracker};
+use crate::{Allow, Config, Input, Request, Stats, Time, Tracker};
 
 /// So many faults in a row are worth reporting; fewer happen on a healthy machine.
 const REPEATED: u32 = 3;
@@ -51,13 +51,20 @@ pub struct Reconciler<P: Plane> {
     foreign: BTreeSet<P::Key>,
     /// Keys whose being parked may have changed since [`poll_parked`](Self::poll_parked) told of them.
     changed: BTreeSet<P::Key>,
+    /// Keys in flight that somebody else may have changed since.
+    doubted: BTreeSet<P::Key>,
     /// When to observe next.
     observe_at: Time,
+    /// No earlier than then because of a change by somebody else.
+    suspect_after: Time,
+    /// Somebody else changed the table while it was observed.
+    suspected: bool,
     observe_failures: u32,
     apply_failures: u32,
     fault: Option<(Call, Fault)>,
     /// Most ops per transaction at present.
     transaction_max: usize,
+    stats: Stats,
 }
 
 /// Whether an entry is ours.
@@ -113,11 +120,15 @@ impl<P: Plane> Reconciler<P> {
             waiting: BTreeSet::new(),
             foreign: BTreeSet::new(),
             changed: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             observe_at: Time::ZERO,
+            suspect_after: Time::ZERO,
+            suspected: false,
             observe_failures: 0,
             apply_failures: 0,
             fault: None,
             transaction_max: config.batch_max.max(1),
+            stats: Stats::default(),
         }
     }
 
@@ -155,6 +166,7 @@ impl<P: Plane> Reconciler<P> {
                     Ok(_) => self.lost(now, &ops, Fault::Lost),
                     Err(fault) => self.lost(now, &ops, fault),
                 }
+                self.doubted.clear();
             }
             (_, flight) => self.flight = flight,
         }
@@ -200,6 +212,47 @@ impl<P: Plane> Reconciler<P> {
     /// Observes at the next chance.
     pub fn resync(&mut self) {
         self.observe_at = Time::ZERO;
+    }
+
+    /// Somebody else changed the table: observes soon, but not again and again while somebody goes on.
+    pub fn suspect(&mut self, now: Time) {
+        if matches!(self.flight, Flight::Observing) {
+            self.suspected = true;
+            return;
+        }
+        let soon = now.saturating_add(self.config.suspect_wait).max(self.suspect_after);
+        if soon < self.observe_at {
+            self.observe_at = soon;
+            self.suspect_after = soon.saturating_add(self.config.suspect_pause);
+        }
+    }
+
+    /// The entry may be gone by itself. If it is desired it is put again, without a look at the table; if it is not,
+    /// nothing is done about it until the table is observed.
+    pub fn doubt(&mut self, key: &P::Key) {
+        if matches!(self.flight, Flight::Observing) {
+            self.suspected = true;
+        }
+        if self.flying.contains(key) {
+            self.doubted.insert(key.clone());
+        }
+        self.tracker.set_actual(key, None);
+        self.refresh(key);
+    }
+
+    /// Somebody else's entry of this key came or went. If it replaced ours, the table is observed soon. If it stood in
+    /// the way of ours, which is parked as [`Outcome::Foreign`], that is tried again.
+    pub fn foreign(&mut self, now: Time, key: &P::Key) {
+        if self.tracker.actual().contains_key(key) || self.flying.contains(key) {
+            return self.suspect(now);
+        }
+        if let Some(trouble) = self.troubles.get_mut(key)
+            && (trouble.outcome, trouble.wait) == (Outcome::Foreign, Wait::Parked)
+            && !self.foreign.contains(key)
+        {
+            trouble.wait = Wait::Over;
+            self.refresh(key);
+        }
     }
 
     /// How many puts could be sent now or are in flight. Keys that are parked or wait after `Busy` do not count; keys
@@ -285,6 +338,11 @@ impl<P: Plane> Reconciler<P> {
         Some((key, outcome))
     }
 
+    /// What became of its requests since the start.
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
     /// Why the plane as a whole does not work at present: no permission, no such feature in this kernel, or lost and
     /// interrupted calls again and again. Such a plane is tried again slowly.
     pub fn fault(&self) -> Option<&Fault> {
@@ -323,7 +381,12 @@ impl<P: Plane> Reconciler<P> {
     fn observed(&mut self, now: Time, mut table: Table<P>) {
         self.warm = true;
         self.observe_failures = 0;
+        self.stats.observations += 1;
+        self.stats.succeeded_at = Some(now);
         self.observe_at = now.saturating_add(self.jitter(self.config.resync));
+        if mem::take(&mut self.suspected) {
+            self.suspect(now);
+        }
         if let Some(owner) = &self.owner {
             self.foreign = table.extract_if(.., |key, value| !owner(key, value)).map(|(key, _)| key).collect();
         }
@@ -350,6 +413,7 @@ impl<P: Plane> Reconciler<P> {
 
     fn applied(&mut self, now: Time, ops: Vec<Op<P>>, outcomes: &[Outcome]) {
         self.apply_failures = 0;
+        self.count(now, &ops, outcomes);
         if self.fault.as_ref().is_some_and(|(call, _)| *call == Call::Apply) {
             self.fault = None;
         }
@@ -361,7 +425,8 @@ impl<P: Plane> Reconciler<P> {
         for (op, outcome) in ops.into_iter().zip(outcomes) {
             match (op, *outcome) {
                 (Op::Put(key, value), Outcome::Done) => {
-                    self.tracker.set_actual(&key, Some(value));
+                    let stands = !self.doubted.remove(&key);
+                    self.tracker.set_actual(&key, stands.then_some(value));
                     self.forget_trouble(&key);
                     self.refresh(&key);
                 }
@@ -374,6 +439,25 @@ impl<P: Plane> Reconciler<P> {
                 (op, Outcome::Gone) => self.busy(now, &op, None),
                 (op, outcome) => self.not_applied(now, &op, outcome),
             }
+        }
+    }
+
+    fn count(&mut self, now: Time, ops: &[Op<P>], outcomes: &[Outcome]) {
+        let whole = !self.config.transactional || outcomes.iter().all(|outcome| took_effect(*outcome));
+        let stats = &mut self.stats;
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            let counter = match (op, outcome) {
+                (_, Outcome::Refused(_) | Outcome::Foreign) => &mut stats.refused,
+                (_, Outcome::Busy) | (Op::Put(..), Outcome::Gone) => &mut stats.busy,
+                // Of a transaction that was rolled back, the good ones did not happen either.
+                _ if !whole => continue,
+                (Op::Put(..), Outcome::Done) => &mut stats.puts,
+                (Op::Del(_), Outcome::Done | Outcome::Gone) => &mut stats.deletes,
+            };
+            *counter += 1;
+        }
+        if whole {
+            stats.succeeded_at = Some(now);
         }
     }
 
@@ -451,6 +535,7 @@ impl<P: Plane> Reconciler<P> {
     }
 
     fn failed(&mut self, now: Time, call: Call, fault: Fault) {
+        self.stats.faults += 1;
         let failures = match call {
             Call::Observe => &mut self.observe_failures,
             Call::Apply => &mut self.apply_failures,

@@ -298,3 +298,88 @@ fn unasked_answers_are_ignored() {
     reconciler.handle(START, Input::Applied(Err(Fault::Lost)));
     assert!(reconciler.in_flight());
 }
+
+#[test]
+fn what_became_of_requests_is_counted() {
+    let mut reconciler = warm(config(), &[(8, 1)]);
+    for key in [2, 3, 4, 5] {
+        reconciler.desire(Op::Put(key, 1));
+    }
+    let Some(Request::Apply(ops)) = reconciler.poll(START, Allow::ALL) else { panic!("no ops") };
+    assert_eq!(ops.len(), 5);
+    let outcomes = vec![Outcome::Done, Outcome::Refused(EINVAL), Outcome::Busy, Outcome::Foreign, Outcome::Done];
+    let later = Duration::from_secs(7);
+    reconciler.handle(later, Input::Applied(Ok(outcomes)));
+    let stats = reconciler.stats();
+    assert_eq!((stats.puts, stats.deletes, stats.refused, stats.busy), (1, 1, 2, 1));
+    assert_eq!((stats.faults, stats.observations, stats.succeeded_at), (0, 1, Some(later)));
+    // Of a transaction with one bad op nothing took effect.
+    let mut reconciler = warm(Config { transactional: true, ..config() }, &[]);
+    reconciler.desire(Op::Put(2, 1));
+    reconciler.desire(Op::Put(3, 1));
+    assert!(reconciler.poll(START, Allow::ALL).is_some());
+    reconciler.handle(later, Input::Applied(Ok(vec![Outcome::Done, Outcome::Refused(EINVAL)])));
+    let stats = reconciler.stats();
+    assert_eq!((stats.puts, stats.refused, stats.succeeded_at), (0, 1, Some(START)));
+    assert!(reconciler.poll(later, Allow::ALL).is_some());
+    reconciler.handle(later, Input::Applied(Err(Fault::Lost)));
+    assert_eq!(reconciler.stats().faults, 1);
+}
+
+#[test]
+fn a_change_by_somebody_else_brings_one_observation_soon_and_then_one_a_second() {
+    let mut reconciler = warm(config(), &[]);
+    let ms = Duration::from_millis;
+    let observe = |reconciler: &mut Reconciler<Toy>, now| {
+        assert_eq!(reconciler.poll(now, Allow::ALL), Some(Request::Observe));
+        reconciler.handle(now, Input::Observed(Ok([].into())));
+    };
+    for at in [2_000, 2_001, 2_010] {
+        reconciler.suspect(ms(at));
+    }
+    assert_eq!(reconciler.deadline(), Some(ms(2_020)));
+    observe(&mut reconciler, ms(2_020));
+    reconciler.suspect(ms(2_030));
+    assert_eq!(reconciler.deadline(), Some(ms(3_020)), "somebody who goes on does not keep us busy");
+    assert_eq!(reconciler.poll(ms(3_020), Allow::ALL), Some(Request::Observe));
+    reconciler.suspect(ms(3_020));
+    assert_eq!(reconciler.deadline(), None, "under way");
+    reconciler.handle(ms(3_021), Input::Observed(Ok([].into())));
+    assert_eq!(reconciler.deadline(), Some(ms(4_020)), "what was read may be older than the change");
+    observe(&mut reconciler, ms(4_021));
+    assert!(reconciler.deadline() > Some(ms(40_000)));
+}
+
+#[test]
+fn a_doubted_entry_is_put_again_and_the_table_is_not_read() {
+    let mut reconciler = warm(config(), &[(2, 1), (4, 1)]);
+    reconciler.desire(Op::Put(2, 1));
+    reconciler.desire(Op::Put(4, 1));
+    reconciler.desire(Op::Put(6, 1));
+    assert_eq!(reconciler.poll(START, Allow::ALL), Some(Request::Apply(vec![Op::Put(6, 1)])));
+    reconciler.doubt(&2);
+    reconciler.doubt(&6);
+    assert_eq!(reconciler.poll(START, Allow::ALL), None);
+    reconciler.handle(START, Input::Applied(Ok(vec![Outcome::Done])));
+    let again = vec![Op::Put(2, 1), Op::Put(6, 1)];
+    assert_eq!(reconciler.poll(START, Allow::ALL), Some(Request::Apply(again)), "6 may have gone after it was made");
+    reconciler.handle(START, Input::Applied(Ok(vec![Outcome::Done; 2])));
+    assert!(reconciler.is_settled());
+    reconciler.desire(Op::Del(4));
+    reconciler.doubt(&4);
+    assert!(reconciler.is_settled(), "gone by itself");
+}
+
+#[test]
+fn a_key_that_becomes_free_is_tried_again_at_once_and_one_that_is_taken_is_looked_at() {
+    let mut reconciler = warm(config(), &[(8, 1)]);
+    reconciler.desire(Op::Put(8, 1));
+    reconciler.desire(Op::Put(2, 1));
+    assert!(reconciler.poll(START, Allow::ALL).is_some());
+    reconciler.handle(START, Input::Applied(Ok(vec![Outcome::Foreign])));
+    assert_eq!(reconciler.poll(START, Allow::ALL), None);
+    reconciler.foreign(START, &4);
+    assert_eq!(reconciler.poll(START, Allow::ALL), None);
+    reconciler.foreign(START, &2);
+    assert_eq!(reconciler.poll(START, Allow::ALL), Some(Request::Apply(vec![Op::Put(2, 1)])));
+}

@@ -170,6 +170,11 @@ impl Fabric {
         self.set_cut(host, link, false);
     }
 
+    /// Pulls the cable of an interface out, or puts it in again: the kernel sees that.
+    pub fn set_carrier(&mut self, host: HostId, link: &str, carrier: bool) {
+        self.hosts[host.0].kernel.set_carrier(link, carrier);
+    }
+
     fn set_cut(&mut self, host: HostId, link: &str, cut: bool) {
         if let Some(link) = self.hosts[host.0].kernel.links.get_mut(link) {
             link.cut = cut;

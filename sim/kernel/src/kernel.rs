@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_desired::{
-    Family, LOCAL_TABLE, MAIN_TABLE, NextHop, PROTO_KERNEL, PlaneId, RouteKey, RouteKind, RouteValue, RuleKey,
-    RuleValue,
+    Family, Interface, LOCAL_TABLE, MAIN_TABLE, NextHop, PROTO_KERNEL, PlaneId, RouteKey, RouteKind, RouteValue,
+    RuleKey, RuleValue,
 };
 use ipnet::IpNet;
 
@@ -98,6 +98,15 @@ pub(crate) struct LinkState {
     pub(crate) hairpin: bool,
     /// The cable is cut; the kernel does not notice.
     pub(crate) cut: bool,
+    /// The kernel sees that there is something at the other end.
+    pub(crate) carrier: bool,
+}
+
+impl LinkState {
+    /// Whether frames get through.
+    pub(crate) fn passes(&self) -> bool {
+        self.up && self.carrier && !self.cut
+    }
 }
 
 /// A route with the output interface of each next hop.
@@ -105,6 +114,8 @@ pub(crate) struct LinkState {
 pub(crate) struct Stored {
     pub(crate) value: RouteValue,
     pub(crate) devs: Vec<Arc<str>>,
+    /// Which of them were set down since (`RTNH_F_DEAD`).
+    pub(crate) dead: Vec<bool>,
 }
 
 /// The network state of one host.
@@ -168,7 +179,8 @@ impl Kernel {
     }
 
     pub(crate) fn add_link(&mut self, name: &str, wire: Wire) {
-        self.links.insert(name.into(), LinkState { wire, up: true, master: None, hairpin: false, cut: false });
+        let state = LinkState { wire, up: true, master: None, hairpin: false, cut: false, carrier: true };
+        self.links.insert(name.into(), state);
     }
 
     /// Makes a bridge without ports; it is up. Nothing happens if an interface of this name exists.
@@ -198,22 +210,75 @@ impl Kernel {
         }
     }
 
-    /// Sets an interface up or down. Routes through an interface that goes down are gone, and come back with it as
-    /// far as the kernel made them.
+    /// Sets an interface up or down. An interface that goes down loses its IPv6 addresses, and routes that have no
+    /// other way are gone; those with one keep a next hop that is dead until it is up again.
     pub fn set_up(&mut self, link: &str, up: bool) {
         let Some(state) = self.links.get_mut(link) else { return };
         if state.up == up {
             return;
         }
         state.up = up;
+        let own: Vec<IpNet> = self.addresses_on(link).collect();
         if up {
-            let own: Vec<IpNet> = self.addresses_on(link).collect();
             for address in own {
                 self.add_connected(link, address);
             }
-        } else {
-            self.drop_routes_through(link, true);
+            return self.revive(link);
         }
+        for address in own.into_iter().filter(|address| address.addr().is_ipv6()) {
+            self.remove_address(link, address);
+        }
+        let mut gone = vec![];
+        for (key, route) in self.routes.iter_mut().filter(|(_, route)| route.value.kind != RouteKind::Local) {
+            let mut through = false;
+            for (dead, _) in route.dead.iter_mut().zip(&route.devs).filter(|(_, dev)| ***dev == *link) {
+                *dead = true;
+                through = true;
+            }
+            if through && !route.dead.contains(&false) {
+                gone.push(key.clone());
+            }
+        }
+        for key in gone {
+            self.unstore(&key);
+        }
+    }
+
+    /// Next hops through an interface that is up again. IPv6 waits for the carrier.
+    fn revive(&mut self, link: &str) {
+        let Some((up, carrier)) = self.links.get(link).map(|state| (state.up, state.carrier)) else { return };
+        for (key, route) in self.routes.iter_mut().filter(|(_, route)| route.dead.contains(&true)) {
+            if up && (carrier || key.prefix.addr().is_ipv4()) {
+                for (dead, _) in route.dead.iter_mut().zip(&route.devs).filter(|(_, dev)| ***dev == *link) {
+                    *dead = false;
+                }
+            }
+        }
+    }
+
+    /// Whether there is something at the other end of an interface. Without it routes stay, and lead nowhere.
+    pub fn set_carrier(&mut self, link: &str, carrier: bool) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.carrier = carrier;
+            self.revive(link);
+        }
+    }
+
+    /// The interfaces that have addresses, or are down, as an agent is told of them: all but `kube-dummy-if`.
+    pub fn interfaces(&self) -> BTreeMap<Arc<str>, Interface> {
+        let mut all = BTreeMap::new();
+        for (name, link) in self.links.iter().filter(|(name, _)| ***name != *DUMMY) {
+            let mut addresses: Vec<IpAddr> = self.addresses_on(name).map(|a| a.addr()).collect();
+            let mut on_link: Vec<IpNet> = self.addresses_on(name).map(|a| a.trunc()).collect();
+            addresses.sort();
+            on_link.sort();
+            on_link.dedup();
+            if !addresses.is_empty() || !link.up {
+                let carrier = link.up && link.carrier;
+                all.insert(name.clone(), Interface { up: link.up, carrier, addresses, on_link });
+            }
+        }
+        all
     }
 
     /// Adds an address, with its local and connected routes. Nothing happens if the interface does not exist or has it.
@@ -318,7 +383,7 @@ impl Kernel {
         for address in addresses {
             self.remove_address(name, address);
         }
-        self.drop_routes_through(name, false);
+        self.drop_routes_through(name);
         for link in self.links.values_mut() {
             if link.master.as_deref() == Some(name) {
                 link.master = None;
@@ -328,12 +393,11 @@ impl Kernel {
     }
 
     /// Routes lose their next hops through an interface; those without any other are gone.
-    fn drop_routes_through(&mut self, link: &str, keep_local: bool) {
+    fn drop_routes_through(&mut self, link: &str) {
         let hit: Vec<RouteKey> = self
             .routes
             .iter()
             .filter(|(_, route)| route.devs.iter().any(|d| **d == *link))
-            .filter(|(_, route)| !(keep_local && route.value.kind == RouteKind::Local))
             .map(|(key, _)| key.clone())
             .collect();
         for key in hit {
@@ -358,6 +422,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// Deletes the route of this key and protocol; true if it was there.
+    pub fn del_route(&mut self, key: &RouteKey, protocol: u8) -> bool {
+        self.routes.get(key).is_some_and(|route| route.value.protocol == protocol) && self.unstore(key).is_some()
+    }
+
     fn check_route(&self, key: &RouteKey, value: &RouteValue) -> Result<(), i32> {
         let v6 = key.prefix.addr().is_ipv6();
         let other_family = |a: IpAddr| a.is_ipv6() != v6;
@@ -370,8 +439,10 @@ impl Kernel {
             RouteKind::Blackhole | RouteKind::Unreachable if !v6 && !value.next_hops.is_empty() => return Err(EINVAL),
             _ => {}
         }
+        // IPv4 takes IPv6 gateways (`via inet6`), but not the other way round.
+        let impossible = |via: IpAddr| v6 && via.is_ipv4();
         for hop in &value.next_hops {
-            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(other_family) {
+            if hop.weight == 0 || (hop.via.is_none() && hop.dev.is_none()) || hop.via.is_some_and(impossible) {
                 return Err(EINVAL);
             }
             if let Some(dev) = &hop.dev {
@@ -384,7 +455,7 @@ impl Kernel {
                 if self.is_local(via) {
                     return Err(EINVAL);
                 }
-                let unreachable = if v6 { EHOSTUNREACH } else { ENETUNREACH };
+                let unreachable = if via.is_ipv6() { EHOSTUNREACH } else { ENETUNREACH };
                 self.on_link(via, hop.dev.as_deref()).ok_or(unreachable)?;
             }
         }
@@ -426,7 +497,8 @@ impl Kernel {
             .collect();
         let family = Family::of(key.prefix.addr());
         *self.lengths.entry((key.table, family)).or_default().entry(key.prefix.prefix_len()).or_default() += 1;
-        self.routes.insert(key, Stored { value, devs });
+        let dead = vec![false; value.next_hops.len()];
+        self.routes.insert(key, Stored { value, devs, dead });
     }
 
     pub(crate) fn unstore(&mut self, key: &RouteKey) -> Option<Stored> {

@@ -75,7 +75,7 @@ impl Fabric {
     /// might answer too; the first that did is kept, as a neighbour table keeps it.
     fn still_there(&self, host: HostId, link: &Arc<str>, ip: IpAddr, way: &Way) -> bool {
         let usable = |h: HostId, l: &Arc<str>| {
-            self.hosts[h.0].kernel.links.get(l).is_some_and(|l| l.up && !l.cut && l.master.is_none())
+            self.hosts[h.0].kernel.links.get(l).is_some_and(|l| l.passes() && l.master.is_none())
         };
         let lan = |h: HostId, l: &Arc<str>| match self.hosts[h.0].kernel.links.get(l).map(|l| &l.wire) {
             Some(Wire::Lan(lan)) => Some(*lan),
@@ -95,7 +95,7 @@ impl Fabric {
         let mut frames = VecDeque::from([start]);
         while let Some(Frame { host, mut lan, link, latency, bridges }) = frames.pop_front() {
             let kernel = &self.hosts[host.0].kernel;
-            let Some(state) = kernel.links.get(&link).filter(|l| l.up && !l.cut) else { continue };
+            let Some(state) = kernel.links.get(&link).filter(|l| l.passes()) else { continue };
             let mut arrivals: Vec<(HostId, &Arc<str>, Duration)> = vec![];
             match &state.wire {
                 Wire::Loopback | Wire::Dummy | Wire::Tunnel => {}
@@ -114,7 +114,7 @@ impl Fabric {
             }
             for (to, arrived_at, latency) in arrivals {
                 let kernel = &self.hosts[to.0].kernel;
-                let Some(port) = kernel.links.get(arrived_at).filter(|l| l.up && !l.cut) else { continue };
+                let Some(port) = kernel.links.get(arrived_at).filter(|l| l.passes()) else { continue };
                 if !seen.insert((to, arrived_at.clone())) {
                     continue;
                 }

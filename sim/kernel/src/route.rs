@@ -117,9 +117,15 @@ impl Kernel {
         None
     }
 
+    /// Whether a next hop is used at all. One that lost its carrier is: what is sent there is lost.
+    fn alive(&self, route: &Stored, hop: usize) -> bool {
+        let up = route.devs.get(hop).and_then(|dev| self.links.get(dev)).is_some_and(|link| link.up);
+        up && !route.dead.get(hop).copied().unwrap_or(true)
+    }
+
     fn usable(&self, route: &Stored) -> bool {
         let unicast = route.value.kind == RouteKind::Unicast;
-        !unicast || route.devs.iter().any(|d| self.links.get(d).is_some_and(|l| l.up))
+        !unicast || (0..route.devs.len()).any(|hop| self.alive(route, hop))
     }
 
     fn select(&self, key: &RouteKey, route: &Stored, flow: &Flow) -> Found {
@@ -140,13 +146,12 @@ impl Kernel {
 
     /// Hash-threshold: every next hop has a region of the hash space as large as its weight.
     fn next_hop(&self, route: &Stored, flow: &Flow) -> usize {
-        let alive = |i: usize| route.devs.get(i).and_then(|d| self.links.get(d)).is_some_and(|l| l.up);
         let hops: Vec<(usize, u64)> = route
             .value
             .next_hops
             .iter()
             .enumerate()
-            .filter(|(i, _)| alive(*i))
+            .filter(|(i, _)| self.alive(route, *i))
             .map(|(i, hop)| (i, u64::from(hop.weight)))
             .collect();
         let total: u64 = hops.iter().map(|(_, w)| w).sum();

@@ -141,6 +141,7 @@ fn route_text(key: &RouteKey, route: &Stored) -> String {
         .iter()
         .zip(&route.devs)
         .map(|(hop, dev)| match hop.via {
+            Some(via) if via.is_ipv6() && key.prefix.addr().is_ipv4() => format!("via inet6 {via} dev {dev}"),
             Some(via) => format!("via {via} dev {dev}"),
             None => format!("dev {dev}"),
         })

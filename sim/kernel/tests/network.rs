@@ -323,6 +323,42 @@ fn a_cut_cable_is_silent_until_it_is_mended() {
 }
 
 #[test]
+fn links_go_down_as_in_linux() {
+    let mut fabric = Fabric::new(1);
+    let (lan, other) = (fabric.add_lan("a", Duration::ZERO), fabric.add_lan("b", Duration::ZERO));
+    let host = fabric.add_host("host");
+    fabric.attach(host, "eth1", lan);
+    fabric.attach(host, "eth2", other);
+    let kernel = fabric.kernel_mut(host);
+    for (link, address) in
+        [("eth1", "10.0.1.1/24"), ("eth2", "10.0.2.1/24"), ("eth1", "fd00:1::1/64"), ("eth2", "fd00:2::1/64")]
+    {
+        kernel.add_address(link, net(address));
+    }
+    route(kernel, "10.9.0.0/16", &["10.0.1.2", "10.0.2.2"], PROTO_KUBE_ROUTER);
+    route(kernel, "10.8.0.0/16", &["10.0.1.2"], PROTO_KUBE_ROUTER);
+    route(kernel, "fd09::/32", &["fd00:1::2", "fd00:2::2"], PROTO_KUBE_ROUTER);
+    route(kernel, "fd08::/32", &["fd00:1::2"], PROTO_KUBE_ROUTER);
+    let main = |kernel: &Kernel| -> Vec<String> {
+        let main = kernel.routes().filter(|(key, _)| key.table == MAIN_TABLE);
+        main.map(|(key, value)| format!("{} {}", key.prefix, value.next_hops.len())).collect()
+    };
+    let all = main(kernel);
+    assert_eq!(all.len(), 8);
+    kernel.set_carrier("eth1", false);
+    assert_eq!(main(kernel), all, "without carrier everything stays");
+    let eth1 = kernel.interfaces()["eth1"].clone();
+    assert!(eth1.up && !eth1.carrier && eth1.addresses.len() == 2 && eth1.on_link.len() == 2);
+    kernel.set_carrier("eth1", true);
+    kernel.set_up("eth1", false);
+    // What has another way keeps a dead next hop; IPv6 addresses go.
+    assert_eq!(main(kernel), ["10.0.2.0/24 1", "10.9.0.0/16 2", "fd00:2::/64 1", "fd09::/32 2"]);
+    assert_eq!(kernel.interfaces()["eth1"].addresses, [net("10.0.1.1/24").addr()]);
+    kernel.set_up("eth1", true);
+    assert_eq!(main(kernel), ["10.0.1.0/24 1", "10.0.2.0/24 1", "10.9.0.0/16 2", "fd00:2::/64 1", "fd09::/32 2"]);
+}
+
+#[test]
 fn backends_answer_as_linux_does() {
     let Net { mut fabric, nodes, .. } = network(&[1]);
     let kernel = fabric.kernel_mut(nodes[0]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use fairway_desired::{Backend, Fault, Op, Outcome, Plane, PlaneId, Table};
+use fairway_node::{Monitor, Watched};
 use fairway_scenario::KernelFail;
 
 /// Failures that wait for calls: of a plane, how, and how often.
@@ -35,6 +36,12 @@ impl<K> Faulty<K> {
             waiting.remove(index);
         }
         Some(fail)
+    }
+}
+
+impl<K: Watched> Watched for Faulty<K> {
+    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
+        self.kernel.monitor()
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) setup: Setup,
     /// LAN to the switch port at the other end of its wire.
     pub(crate) ports: BTreeMap<String, String>,
+    /// LAN to its interface there.
+    pub(crate) links: BTreeMap<String, String>,
     /// Configuration of its agent.
     pub(crate) config: Option<NodeConfig>,
     /// Notices about its flags, which stand as long as the lab does.
@@ -51,8 +53,10 @@ pub(crate) struct Host {
     /// Calls into its kernel that shall fail.
     pub(crate) kernel_failures: Failures,
     pub(crate) agent: Option<Node>,
-    /// gobgpd or BIRD in place of our agent.
+    /// Somebody else's daemon in place of our agent.
     pub(crate) foreign: Option<ForeignRouter>,
+    /// A daemon ran here since it booted.
+    pub(crate) daemon_ran: bool,
     pub(crate) watcher: Option<WatcherId>,
 }
 
@@ -130,51 +134,69 @@ impl Host {
         setup.set_up("lo", true).map_err(io::Error::other)?;
         let mut ports = BTreeMap::new();
         let mut links = BTreeMap::new();
-        for (number, (lan, addresses)) in topology.addresses(name).into_iter().flatten().enumerate() {
+        for (number, lan) in topology.addresses(name).into_iter().flatten().map(|(lan, _)| lan).enumerate() {
             let link = format!("eth{}", number + 1);
             let port = switch.wire(lan, &space, &link)?;
             setup.set_up(&link, true).map_err(io::Error::other)?;
-            for address in addresses {
-                let address = IpNet::new(*address, topology.prefix_len(lan, *address)).map_err(io::Error::other)?;
-                setup.add_address(&link, address).map_err(io::Error::other)?;
-            }
             ports.insert(lan.clone(), port);
             links.insert(lan.clone(), link);
         }
-        let gateways = topology.gateways(name);
-        for ipv6 in [false, true] {
-            let mut next_hops: Vec<NextHop> = gateways
-                .iter()
-                .filter_map(|(gateway, lan)| {
-                    let via = topology.addresses(gateway)?.get(lan)?.iter().find(|a| a.is_ipv6() == ipv6)?;
-                    let own = topology.addresses(name)?.get(lan)?.iter().any(|a| a.is_ipv6() == ipv6);
-                    let dev = links.get(lan).filter(|_| own)?;
-                    Some(NextHop { via: Some(*via), dev: Some(dev.as_str().into()), weight: 1 })
-                })
-                .collect();
-            next_hops.sort();
-            let Some(via) = next_hops.first().and_then(|n| n.via) else { continue };
-            add_default(&mut setup, via, next_hops)?;
-        }
-        let host = Host {
+        let mut host = Host {
             name: name.into(),
             role,
             space,
             setup,
             ports,
+            links,
             config: None,
             flag_notices: vec![],
             notices: Arc::default(),
             kernel_failures: Failures::default(),
             agent: None,
             foreign: None,
+            daemon_ran: false,
             watcher: None,
         };
+        host.configure_links(topology)?;
         if role == Role::Tester {
             host.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;
             host.sysctl("net/ipv6/fib_multipath_hash_policy", "1")?;
         }
         Ok(host)
+    }
+
+    /// Gives the interfaces their addresses, and the host its default routes, where they are missing.
+    pub(crate) fn configure_links(&mut self, topology: &Topology) -> io::Result<()> {
+        for (lan, addresses) in topology.addresses(&self.name).into_iter().flatten() {
+            let Some(link) = self.links.get(lan) else { continue };
+            for address in addresses {
+                let address = IpNet::new(*address, topology.prefix_len(lan, *address)).map_err(io::Error::other)?;
+                self.setup.add_address(link, address).map_err(io::Error::other)?;
+            }
+        }
+        let gateways = topology.gateways(&self.name);
+        for ipv6 in [false, true] {
+            let mut next_hops: Vec<NextHop> = gateways
+                .iter()
+                .filter_map(|(gateway, lan)| {
+                    let via = topology.addresses(gateway)?.get(lan)?.iter().find(|a| a.is_ipv6() == ipv6)?;
+                    let own = topology.addresses(&self.name)?.get(lan)?.iter().any(|a| a.is_ipv6() == ipv6);
+                    let dev = self.links.get(lan).filter(|_| own)?;
+                    Some(NextHop { via: Some(*via), dev: Some(dev.as_str().into()), weight: 1 })
+                })
+                .collect();
+            next_hops.sort();
+            let Some(via) = next_hops.first().and_then(|n| n.via) else { continue };
+            add_default(&mut self.setup, via, next_hops)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the interface on a LAN up or down; up with what [`Host::configure_links`] gives.
+    pub(crate) fn set_link(&mut self, topology: &Topology, lan: &str, up: bool) -> io::Result<()> {
+        let link = self.links.get(lan).ok_or_else(|| io::Error::other(format!("{} is not on LAN {lan}", self.name)))?;
+        self.setup.set_up(link, up).map_err(io::Error::other)?;
+        if up { self.configure_links(topology) } else { Ok(()) }
     }
 
     /// Writes a kernel parameter.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use fairway_agent::Input;
 use fairway_api::{Output, WatcherId};
 use fairway_node::{Command, Node, RealKernel, Start};
-use fairway_objects::{NodeConfig, Notice, NoticeChange, Role};
-use fairway_scenario::{Scenario, Topology};
+use fairway_objects::{NodeConfig, Notice, NoticeChange};
+use fairway_scenario::{Scenario, Software, Topology};
 use fairway_stage::{Cluster, ConfigError, Configure, Time, router_config};
 
 use crate::faulty::{Failures, Faulty};
@@ -21,18 +21,6 @@ use crate::pods::Pods;
 use crate::routers::ForeignRouter;
 use crate::witness::Witnesses;
 
-/// Who plays the routers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Routers {
-    /// Our own agent.
-    #[default]
-    Fairway,
-    /// gobgpd, with a mirror of its RIB in the kernel.
-    Gobgp,
-    /// BIRD 2.
-    Bird,
-}
-
 /// How a lab is made.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,8 +28,8 @@ pub struct Options {
     pub stage: &'static str,
     /// Every random choice of the agents and of the API server is drawn from this. The kernel has its own.
     pub seed: u64,
-    /// Who plays the routers.
-    pub routers: Routers,
+    /// Who plays the routers that name no software.
+    pub routers: Software,
     /// Our program, which is `mconnect` too.
     pub program: PathBuf,
 }
@@ -112,6 +100,9 @@ pub fn features() -> (Vec<String>, Option<String>) {
     }
     if std::path::Path::new("/proc/sys/net/ipv6").exists() {
         features.push("ipv6".into());
+    }
+    if fairway_node::offers_md5() {
+        features.push("md5".into());
     }
     if std::path::Path::new("/proc/sys/net/ipv4/conf/tunl0").exists() {
         features.push("tunnel".into());
@@ -194,10 +185,20 @@ impl Lab {
         Ok(())
     }
 
+    /// Who speaks BGP on a host.
+    pub(crate) fn software_of(&self, name: &str) -> Software {
+        match self.topology.routers.get(name) {
+            Some(router) => router.software.unwrap_or(self.options.routers),
+            None => Software::Fairway,
+        }
+    }
+
     /// Starts the daemon of a host: a new process that knows nothing and finds what its predecessor left.
     pub(crate) fn start_agent(&mut self, name: &str) -> Result<(), LabError> {
         let epoch = self.epoch;
-        let routers = self.options.routers;
+        let software = self.software_of(name);
+        let nodes = self.topology.nodes.values().flat_map(|node| node.addresses.values().flatten());
+        let nodes: Vec<IpAddr> = nodes.copied().collect();
         self.seeds = self.seeds.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let seed = self.seeds;
         let now = self.now();
@@ -206,9 +207,9 @@ impl Lab {
         if host.agent.is_some() || host.foreign.is_some() {
             return Ok(());
         }
-        if host.role == host::Role::Router && routers != Routers::Fairway {
-            let Role::Router(router) = &config.role else { return Ok(()) };
-            let foreign = ForeignRouter::start(routers, host, router)
+        let again = std::mem::replace(&mut host.daemon_ran, true);
+        if host.role == host::Role::Router && software != Software::Fairway {
+            let foreign = ForeignRouter::start(software, host, &config, nodes, again)
                 .map_err(|error| LabError::Agent { host: name.into(), message: error.to_string() })?;
             host.foreign = Some(foreign);
             return Ok(());
@@ -253,8 +254,14 @@ impl Lab {
             self.watchers.remove(&watcher);
             self.cluster.api.unwatch(watcher);
         }
-        let foreign = host.foreign.take().is_some();
-        let Some(agent) = host.agent.take() else { return foreign };
+        if let Some(foreign) = host.foreign.take() {
+            match how {
+                Command::Shutdown => foreign.terminate(),
+                Command::Kill | Command::Input(_) | Command::Ask(_) => drop(foreign),
+            }
+            return true;
+        }
+        let Some(agent) = host.agent.take() else { return false };
         if let Err(error) = agent.end(how) {
             self.failures.push_back(format!("agent of {name}: {error}"));
         }

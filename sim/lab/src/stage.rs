@@ -1,25 +1,28 @@
 //! The lab as a stage: what a scenario can ask of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fairway_agent::Input;
 use fairway_bgp as bgp;
 use fairway_desired::{
-    Addr, Backend, Fault as KernelFault, Filter, Ipvs, Link, Op, PlaneId, Route as RoutePlane, Rule,
+    Addr, Backend, Fault as KernelFault, Filter, Ipvs, Link, MAIN_TABLE, NextHop, Op, PlaneId, Route as RoutePlane,
+    RouteKey, RouteKind, RouteValue, Rule,
 };
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Plane,
-    Protocol, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
+    Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::clients::{prepare_sources, refused};
-use crate::host::Role;
+use crate::host::{Host, Role};
 use crate::lab::{Lab, Off, features};
 use crate::load::{Load, Seen};
+use crate::routers::type_in;
 
 /// How long nothing is looked at while a scenario waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -89,6 +92,20 @@ impl Stage for Lab {
 
     fn bgp_tool(&mut self, host: &str, show: BgpShow) -> Result<Option<(String, String)>, StageError> {
         self.find(host)?.foreign.as_ref().map(|router| router.show(show)).transpose().map_err(refused)
+    }
+
+    fn ask(&mut self, host: &str, software: Software, run: &str) -> Result<Answer, StageError> {
+        let found = self.find(host)?;
+        let runs = self.software_of(host);
+        if runs != software {
+            let (runs, asked) = (runs.as_str(), software.as_str());
+            return Ok(Answer::NotAsked(format!("{host} runs {runs} here, not {asked}")));
+        }
+        let text = match &found.foreign {
+            Some(router) => router.type_in(run),
+            None => type_in(&found.space, None, run),
+        };
+        text.map(Answer::Printed).map_err(refused)
     }
 
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError> {
@@ -214,7 +231,7 @@ impl Stage for Lab {
 }
 
 impl Lab {
-    fn load_result(&mut self, seen: Seen, before: &std::collections::BTreeMap<std::net::IpAddr, u64>) -> LoadResult {
+    fn load_result(&mut self, seen: Seen, before: &std::collections::BTreeMap<IpAddr, u64>) -> LoadResult {
         let Seen { report, failures } = seen;
         let sources_seen = self.new_sources(before, connections(&report));
         LoadResult { by_node: self.by_node(&report), report, sources_seen, failures }
@@ -251,6 +268,38 @@ impl Lab {
                 self.switch.join(lan, &port, true).map_err(refused)?;
                 format!("{host} joined to {lan} again")
             }
+            Fault::LinkDown { host, lan } => {
+                self.set_link(host, lan, false)?;
+                format!("interface of {host} on {lan} set down")
+            }
+            Fault::LinkUp { host, lan } => {
+                self.set_link(host, lan, true)?;
+                format!("interface of {host} on {lan} set up")
+            }
+            // The other end of the wire goes down, and with it the carrier.
+            Fault::Unplug { host, lan } => {
+                let port = self.port(host, lan)?;
+                self.switch.setup.set_up(&port, false).map_err(refused)?;
+                format!("{host} unplugged from {lan}")
+            }
+            Fault::Plug { host, lan } => {
+                let port = self.port(host, lan)?;
+                self.switch.setup.set_up(&port, true).map_err(refused)?;
+                format!("{host} plugged into {lan}")
+            }
+            Fault::AddRoute { on, to, via } => {
+                let hop = NextHop { via: Some(*via), dev: None, weight: 1 };
+                let value =
+                    RouteValue { kind: RouteKind::Unicast, protocol: PROTO_STATIC, src: None, next_hops: vec![hop] };
+                self.find_mut(on)?.setup.add_route(somebody_elses(*to), value).map_err(refused)?;
+                format!("{on}: somebody added a route to {to} via {via}")
+            }
+            Fault::DeleteRoute { on, to } => {
+                if !self.find_mut(on)?.setup.del_route(&somebody_elses(*to), PROTO_STATIC).map_err(refused)? {
+                    return Err(StageError::NotFound(format!("a route to {to} of somebody else on {on}")));
+                }
+                format!("{on}: somebody deleted the route to {to}")
+            }
             Fault::PowerOff(name) => {
                 self.power_off(name)?;
                 format!("{name} lost power")
@@ -270,20 +319,42 @@ impl Lab {
                 self.cluster.fault(now, fault, &running)?.unwrap_or_default()
             }
             Fault::FlapBgp { on, peer } => {
-                let host = self.find(on)?;
-                match (&host.agent, &host.foreign) {
-                    (Some(agent), _) => {
-                        agent
-                            .send(Command::Input(Input::Bgp(bgp::Input::ResetPeer {
-                                peer: *peer,
-                                message: String::new(),
-                            })))
-                            .map_err(refused)?;
-                    }
-                    (None, Some(router)) => router.reset(*peer).map_err(refused)?,
-                    (None, None) => return Err(StageError::Refused(format!("no agent runs on {on}"))),
+                match &self.find(on)?.foreign {
+                    Some(router) => router.reset(*peer).map_err(refused)?,
+                    None => self.tell(on, reset(*peer))?,
                 }
                 format!("{on} resets its session with {peer}")
+            }
+            Fault::AdminDown { on, peer, message } => {
+                match &self.find(on)?.foreign {
+                    Some(router) => router.admin(*peer, Some(message)).map_err(refused)?,
+                    None => self.tell(on, enable(*peer, false, message))?,
+                }
+                format!("{on} shuts its session with {peer} down")
+            }
+            Fault::AdminUp { on, peer } => {
+                match &self.find(on)?.foreign {
+                    Some(router) => router.admin(*peer, None).map_err(refused)?,
+                    None => self.tell(on, enable(*peer, true, ""))?,
+                }
+                format!("{on} lets its session with {peer} come again")
+            }
+            Fault::Policy { on, reject } => {
+                self.find(on)?;
+                let host = self.hosts.get_mut(on);
+                let config = host.and_then(|host| Some((&mut host.config.as_mut()?.role, &mut host.foreign)));
+                let Some((fairway_objects::Role::Router(router), foreign)) = config else {
+                    return Err(StageError::Refused(format!("{on} is no router")));
+                };
+                router.import_reject.clone_from(reject);
+                match foreign {
+                    Some(foreign) => foreign.reject(reject).map_err(refused)?,
+                    None => {
+                        let router = Box::new(router.clone());
+                        self.tell(on, Input::Router(router))?;
+                    }
+                }
+                fault.to_string()
             }
             Fault::Kernel { on, plane, fail, times } => {
                 let host = self.find(on)?;
@@ -298,11 +369,30 @@ impl Lab {
         })
     }
 
+    /// Gives input to the agent of a host.
+    fn tell(&self, on: &str, input: Input) -> Result<(), StageError> {
+        match &self.find(on)?.agent {
+            Some(agent) => agent.send(Command::Input(input)).map_err(refused),
+            None => Err(StageError::Refused(format!("no agent runs on {on}"))),
+        }
+    }
+
     fn configured(&self, name: &str) -> Result<(), StageError> {
         match self.find(name)?.config {
             Some(_) => Ok(()),
             None => Err(StageError::Refused(format!("{name} has no agent"))),
         }
+    }
+
+    fn find_mut(&mut self, name: &str) -> Result<&mut Host, StageError> {
+        self.hosts.get_mut(name).ok_or_else(|| StageError::NotFound(format!("host {name}")))
+    }
+
+    fn set_link(&mut self, host: &str, lan: &str, up: bool) -> Result<(), StageError> {
+        let topology = std::mem::take(&mut self.topology);
+        let set = self.find_mut(host).and_then(|host| host.set_link(&topology, lan, up).map_err(refused));
+        self.topology = topology;
+        set
     }
 
     fn port(&self, host: &str, lan: &str) -> Result<String, StageError> {
@@ -373,9 +463,26 @@ impl Lab {
     }
 }
 
+/// An operator resets a session.
+fn reset(peer: IpAddr) -> Input {
+    Input::Bgp(bgp::Input::ResetPeer { peer, message: String::new() })
+}
+
+/// An operator shuts a session down or lets it come again.
+fn enable(peer: IpAddr, enabled: bool, message: &str) -> Input {
+    Input::Bgp(bgp::Input::EnablePeer { peer, enabled, message: message.into() })
+}
+
 /// Connections that were made, which is how often a server saw a client.
 fn connections(report: &Report) -> u64 {
     report.connects.saturating_sub(report.failed())
+}
+
+/// `RTPROT_STATIC`
+const PROTO_STATIC: u8 = 4;
+
+fn somebody_elses(to: IpNet) -> RouteKey {
+    RouteKey { prefix: to.trunc(), table: MAIN_TABLE, metric: 0 }
 }
 
 fn plane_id(plane: Plane) -> PlaneId {

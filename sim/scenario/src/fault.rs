@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 /// Kinds of kernel state, in their order of building up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plane {
@@ -78,11 +80,11 @@ pub struct PodPick {
 /// Something that goes wrong, or right again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The agent of a node dies without a word (SIGKILL); the kernel keeps its state.
+    /// The daemon of a node or router dies without a word (SIGKILL); the kernel keeps its state.
     KillAgent(String),
-    /// The agent of a node starts.
+    /// The daemon of a node or router starts.
     StartAgent(String),
-    /// The agent of a node ends in order and starts again, as in an upgrade.
+    /// The daemon of a node or router ends in order and starts again, as in an upgrade.
     RestartAgent(String),
     /// A host loses its link to a LAN.
     Cut {
@@ -97,6 +99,50 @@ pub enum Fault {
         host: String,
         /// LAN.
         lan: String,
+    },
+    /// Somebody sets a host's interface down (`ip link set down`); the kernel drops what depends on it.
+    LinkDown {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// Somebody sets it up again, with the addresses and default routes it had.
+    LinkUp {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// The cable of a host's interface is pulled out: the kernel sees that the carrier is lost, and keeps its routes.
+    Unplug {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// The cable is back.
+    Plug {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+    },
+    /// Somebody else adds a route (protocol `static`), metric 0.
+    AddRoute {
+        /// Host.
+        on: String,
+        /// Destination.
+        to: IpNet,
+        /// Gateway.
+        via: IpAddr,
+    },
+    /// That route is deleted again.
+    DeleteRoute {
+        /// Host.
+        on: String,
+        /// Destination.
+        to: IpNet,
     },
     /// A host stops at once, its kernel state is gone.
     PowerOff(String),
@@ -122,6 +168,29 @@ pub enum Fault {
         on: String,
         /// Address of the peer.
         peer: IpAddr,
+    },
+    /// A BGP session is shut down by its operator, until `AdminUp`.
+    AdminDown {
+        /// Node or router on which it is shut down.
+        on: String,
+        /// Address of the peer.
+        peer: IpAddr,
+        /// For the operator of the other side.
+        message: String,
+    },
+    /// A BGP session that was shut down may come again.
+    AdminUp {
+        /// Node or router.
+        on: String,
+        /// Address of the peer.
+        peer: IpAddr,
+    },
+    /// The import policy of a router changes while it runs.
+    Policy {
+        /// Router.
+        on: String,
+        /// Prefixes it refuses from now on, each one itself and everything inside.
+        reject: Vec<IpNet>,
     },
     /// Calls into the kernel of a node fail.
     Kernel {
@@ -166,6 +235,12 @@ impl fmt::Display for Fault {
             Fault::RestartAgent(node) => write!(f, "restart the agent on {node}"),
             Fault::Cut { host, lan } => write!(f, "cut {host} from {lan}"),
             Fault::Heal { host, lan } => write!(f, "heal the link of {host} to {lan}"),
+            Fault::LinkDown { host, lan } => write!(f, "set the interface of {host} on {lan} down"),
+            Fault::LinkUp { host, lan } => write!(f, "set the interface of {host} on {lan} up"),
+            Fault::Unplug { host, lan } => write!(f, "unplug {host} from {lan}"),
+            Fault::Plug { host, lan } => write!(f, "plug {host} into {lan}"),
+            Fault::AddRoute { on, to, via } => write!(f, "somebody adds a route to {to} via {via} on {on}"),
+            Fault::DeleteRoute { on, to } => write!(f, "somebody deletes the route to {to} on {on}"),
             Fault::PowerOff(host) => write!(f, "power off {host}"),
             Fault::PowerOn(host) => write!(f, "power on {host}"),
             Fault::Drain(node) => write!(f, "drain {node}"),
@@ -176,6 +251,13 @@ impl fmt::Display for Fault {
             Fault::NotReady(pods) => write!(f, "{pods} become not ready"),
             Fault::Ready(pods) => write!(f, "{pods} become ready"),
             Fault::FlapBgp { on, peer } => write!(f, "reset the BGP session of {on} with {peer}"),
+            Fault::AdminDown { on, peer, .. } => write!(f, "shut down the BGP session of {on} with {peer}"),
+            Fault::AdminUp { on, peer } => write!(f, "let the BGP session of {on} with {peer} come again"),
+            Fault::Policy { on, reject } if reject.is_empty() => write!(f, "{on} refuses no prefixes any more"),
+            Fault::Policy { on, reject } => {
+                let list: Vec<String> = reject.iter().map(IpNet::to_string).collect();
+                write!(f, "{on} refuses {} from now on", list.join(", "))
+            }
             Fault::Kernel { on, plane, fail, times } => {
                 write!(f, "{} calls for {} on {on} fail: {}", times, plane.as_str(), fail.as_str())
             }

@@ -74,10 +74,49 @@ pub struct Node {
     pub gateways: Gateways,
 }
 
+/// A program that speaks BGP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Software {
+    /// Our own agent.
+    Fairway,
+    /// GoBGP.
+    Gobgp,
+    /// BIRD 2.
+    Bird,
+    /// FRRouting.
+    Frr,
+    /// ExaBGP.
+    Exabgp,
+}
+
+impl Software {
+    /// All of them with their names in the file.
+    pub const NAMES: &'static [(&'static str, Software)] = &[
+        ("fairway", Software::Fairway),
+        ("gobgp", Software::Gobgp),
+        ("bird", Software::Bird),
+        ("frr", Software::Frr),
+        ("exabgp", Software::Exabgp),
+    ];
+
+    /// Its name in the file.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, software)| *software == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// A router outside the cluster: a BGP speaker that accepts sessions from anyone on its LANs with an AS number it
 /// knows, and puts what it learns into its kernel with ECMP.
 #[derive(Debug, Clone)]
 pub struct Router {
+    /// Who plays it where there is a choice; `None`: whoever the run says.
+    pub software: Option<Software>,
+    /// Neighbours that it knows by address, with their AS numbers.
+    pub peers: BTreeMap<IpAddr, u32>,
+    /// Own prefixes to announce.
+    pub networks: Vec<IpNet>,
+    /// What its sessions have in common.
+    pub sessions: Sessions,
     /// Addresses by LAN.
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Its AS number.
@@ -88,6 +127,60 @@ pub struct Router {
     pub reject: Vec<IpNet>,
     /// Where its default route points.
     pub gateways: Gateways,
+}
+
+/// What all sessions of a router have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// It dials none of `peers`.
+    pub passive: bool,
+    /// TCP MD5 with `peers`.
+    pub password: Option<String>,
+    /// IPv4 prefixes are exchanged.
+    pub ipv4: bool,
+    /// IPv6 prefixes are exchanged.
+    pub ipv6: bool,
+    /// It takes several paths of a prefix (ADD-PATH).
+    pub add_path_receive: bool,
+    /// It sends so many paths of a prefix; 0: only the best one.
+    pub add_path_send: u8,
+    /// Graceful restart: how long others keep its routes.
+    pub graceful_restart: Option<Duration>,
+    /// Prefixes of a family that it takes from a neighbour.
+    pub max_prefixes: Option<MaxPrefixes>,
+    /// Neighbours of its own AS are its clients.
+    pub reflector: bool,
+    /// IPv4 prefixes may have IPv6 next hops.
+    pub extended_next_hop: bool,
+    /// Packets of neighbours must come from the link (TTL 255).
+    pub ttl_security: bool,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions {
+            passive: false,
+            password: None,
+            ipv4: true,
+            ipv6: true,
+            add_path_receive: false,
+            add_path_send: 0,
+            graceful_restart: None,
+            max_prefixes: None,
+            reflector: false,
+            extended_next_hop: false,
+            ttl_security: false,
+        }
+    }
+}
+
+/// A limit of prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// That many are taken; one more ends the session.
+    pub limit: u32,
+    /// After that time it may come again; `None`: when it is reset by hand.
+    pub restart: Option<Duration>,
 }
 
 /// A plain host.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::fault::Fault;
+use crate::scenario::Software;
 use crate::step::{Origin, Protocol, Target};
 
 /// Why a stage did not do what it was asked. A scenario ends with `error` then, which is not the same as `fail`.
@@ -55,6 +56,12 @@ pub trait Stage {
         let _ = (host, show);
         Ok(None)
     }
+    /// Types a command in a shell on a host, if the host runs that software, whose tool the command is.
+    fn ask(&mut self, host: &str, software: Software, run: &str) -> Result<Answer, StageError> {
+        let _ = (host, software, run);
+        let why = format!("on stage {} hosts run no programs", self.name());
+        Ok(Answer::NotAsked(why))
+    }
     /// The main routing table of one family of any host.
     fn routes(&mut self, host: &str, ipv6: bool) -> Result<Vec<Route>, StageError>;
     /// IPVS of a node.
@@ -89,6 +96,15 @@ pub trait Stage {
     fn trace_hash(&self) -> Option<u64>;
 }
 
+/// What came of a question to a host's tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// What it printed.
+    Printed(String),
+    /// Nobody was asked, and why.
+    NotAsked(String),
+}
+
 /// What a BGP tool is asked to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BgpShow {
@@ -118,6 +134,8 @@ pub struct Neighbor {
     pub received: u64,
     /// Paths left after the import policy.
     pub accepted: u64,
+    /// Why the last session or attempt ended, if the speaker tells.
+    pub reason: Option<String>,
 }
 
 /// One row of `gobgp global rib`.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use regex_lite::Regex;
 
 use crate::fault::Fault;
-use crate::scenario::Objects;
+use crate::scenario::{Objects, Software};
 use crate::source::{At, Span};
 use crate::stage::{LoadRequest, MconnectRequest, TraceRequest};
 
@@ -108,6 +109,27 @@ pub enum Action {
         /// What should become of it.
         expect: TraceExpect,
     },
+    /// Asks a host's own tool.
+    Ask(Ask),
+}
+
+/// A question to the tool of a host, and what its answer should be.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Node or router.
+    pub on: String,
+    /// The software that has the tool. Where the host runs another one, nobody is asked.
+    pub software: Software,
+    /// What is typed in a shell.
+    pub run: String,
+    /// Texts that are printed.
+    pub contains: Vec<String>,
+    /// Regular expressions of which each matches.
+    pub matches: Vec<Regex>,
+    /// Texts that are not printed.
+    pub absent: Vec<String>,
+    /// How long to wait for all that.
+    pub within: Duration,
 }
 
 /// Conditions that should hold at the same time.
@@ -118,6 +140,8 @@ pub type Conditions = Vec<At<Condition>>;
 pub enum Condition {
     /// BGP sessions of a host.
     Bgp(BgpCondition),
+    /// One BGP session.
+    Neighbor(NeighborCondition),
     /// BGP paths to a prefix.
     Rib(RibCondition),
     /// A route in a kernel.
@@ -179,6 +203,23 @@ pub struct BgpCondition {
     pub accepted: Option<Count>,
 }
 
+/// One BGP session as one side of it sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeighborCondition {
+    /// Node or router.
+    pub on: String,
+    /// Address of the other side.
+    pub peer: IpAddr,
+    /// Whether it is Established.
+    pub up: Option<bool>,
+    /// Paths received.
+    pub received: Option<Count>,
+    /// Paths left after the import policy.
+    pub accepted: Option<Count>,
+    /// Text in the reason for the end of the last session or attempt.
+    pub because: Option<String>,
+}
+
 /// BGP paths to a prefix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RibCondition {
@@ -188,6 +229,10 @@ pub struct RibCondition {
     pub prefix: IpNet,
     /// Paths to it.
     pub paths: Count,
+    /// Counts only paths with this next hop.
+    pub via: Option<IpAddr>,
+    /// Counts only paths that end with these AS numbers.
+    pub as_path: Vec<u32>,
 }
 
 /// A route in the kernel of a host.
@@ -199,6 +244,8 @@ pub struct RouteCondition {
     pub to: IpNet,
     /// Gateways of it; 0 is satisfied when there is no such route. A connected route counts as one.
     pub next_hops: Count,
+    /// Only a route of this protocol (`RTPROT_*`) counts.
+    pub protocol: Option<u8>,
 }
 
 /// Endpoints of a service.

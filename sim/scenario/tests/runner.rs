@@ -66,9 +66,9 @@ fn until_fails_at_its_limit_and_says_what_else_is_missing() {
     let states = "1 (192.168.1.4 Active, 192.168.1.3 Active, 192.168.1.2 Active, 192.168.1.1 Establ)";
     let sync = "also expected the agent on vm-001 in sync: it still has work to do";
     assert_eq!(step.seen.as_deref(), Some(format!("{states}\n{sync}").as_str()));
-    assert_eq!(step.place, "test.yaml:35:31", "the condition, not the step");
+    assert_eq!(step.place, "test.yaml:47:31", "the condition, not the step");
     assert_eq!(outcome.steps[1].result, Verdict::Skip);
-    assert!(text.contains("failed at test.yaml:35:31"), "{text}");
+    assert!(text.contains("failed at test.yaml:47:31"), "{text}");
     assert!(summary_line(&outcome).ends_with("again: fairway run test.yaml --stage fake --seed 42"), "{outcome:?}");
 }
 
@@ -92,6 +92,29 @@ fn each_condition_can_fail() {
             "rib: {on: vm-201, prefix: 10.0.0.3/32, paths: 1..}",
             "at least 1 BGP paths to 10.0.0.3/32",
             "none; vm-201 has 2",
+        ),
+        (
+            "rib: {on: vm-201, prefix: 10.0.0.2/32, paths: 2, via: 192.168.1.2}",
+            "2 BGP paths to 10.0.0.2/32 on vm-201 by way of 192.168.1.2",
+            "1 (192.168.1.2)",
+        ),
+        (
+            "rib: {on: vm-201, prefix: 10.0.0.2/32, paths: 2, asPath: [65002, 65001]}",
+            "with AS path 65002 65001",
+            "none, but 192.168.1.2 [65001], 192.168.1.1 [65001]",
+        ),
+        (
+            "neighbor: {on: vm-201, peer: vm-001, up: false}",
+            "the BGP session of vm-201 with 192.168.1.1 not up",
+            "Establ, 2 paths received, 2 accepted",
+        ),
+        ("neighbor: {on: vm-201, peer: 192.168.1.9, up: true}", "with 192.168.1.9 up", "no such neighbour"),
+        ("neighbor: {on: vm-201, peer: vm-001, received: 3}", "with 3 received paths", "2 paths received"),
+        ("neighbor: {on: vm-201, peer: vm-001, accepted: ..1}", "with at most 1 accepted", "2 accepted"),
+        (
+            "neighbor: {on: vm-201, peer: vm-002, because: Hold}",
+            "ended because of \"Hold\"",
+            "last end: peer sent Cease",
         ),
         (
             "route: {on: vm-201, to: 10.0.0.2/32, nexthops: 0}",
@@ -290,7 +313,7 @@ fn changes_reach_the_stage_as_written() {
     assert_eq!(outcome.result, Verdict::Pass, "{text}");
     let expected = [
         "apply mconnect.yaml",
-        "apply test.yaml:35",
+        "apply test.yaml:47",
         "delete Service default/late",
         "scale default/mconnect-deployment 3",
         "patch Service other/bad {\"spec\":{\"a\":null}}",
@@ -324,8 +347,35 @@ fn what_a_stage_cannot_do_is_an_error_not_a_failure() {
     let mut fake = Fake { refuse: true, ..ready() };
     let (outcome, _) = play(&mut fake, "  - fault: {killAgent: vm-003}\n");
     assert_eq!(outcome.result, Verdict::Error);
-    let reason = "test.yaml:35:5: this stage cannot do that: kill the agent on vm-003";
+    let reason = "test.yaml:47:5: this stage cannot do that: kill the agent on vm-003";
     assert_eq!(outcome.reason.as_deref(), Some(reason));
+}
+
+#[test]
+fn a_tool_is_asked_until_it_says_what_is_wanted() {
+    let ask = |rest: &str| format!("  - ask: {{on: vm-201, as: bird, run: birdc show protocols, {rest}}}\n");
+    let mut fake = Fake::new();
+    let (outcome, text) = play(&mut fake, &ask("contains: up, matches: \"^name1 +BGP\", absent: down, within: 10s"));
+    assert_eq!(outcome.result, Verdict::Pass, "{text}");
+    // Before 3 s the tool fails, which is an answer like any other.
+    assert_eq!(outcome.virtual_ms, 3500);
+    assert!(text.contains("vm-201$ birdc show protocols\nname1 BGP up\n"), "{text}");
+    let cases = [
+        ("contains: [up, other]", "prints \"other\""),
+        ("matches: [\"^BGP\"]", "prints what matches `^BGP`"),
+        ("absent: Passive", "prints no \"Passive\""),
+        ("absent: Passive, within: 2s", "prints no \"Passive\" within 2.0s"),
+    ];
+    for (rest, expected) in cases {
+        let (e, s) = failure(&mut ready(), &ask(rest));
+        assert!(e.ends_with(expected) && s.starts_with("name1"), "{rest}: {e}; {s}");
+    }
+    let (e, s) = failure(&mut Fake::new(), &ask("contains: up"));
+    assert!(e.ends_with("prints something") && s == "birdc: no such socket", "{e}; {s}");
+    // Where another software runs nobody is asked, and the report says so.
+    let (outcome, text) = play(&mut ready(), "  - ask: {on: vm-201, run: vtysh -c x, contains: y}\n");
+    assert_eq!(outcome.result, Verdict::Pass, "{text}");
+    assert!(text.contains("not asked: vm-201 runs bird, not frr"), "{text}");
 }
 
 #[test]

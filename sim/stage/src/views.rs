@@ -28,6 +28,7 @@ pub fn neighbors(agent: &Agent, now: Time) -> Vec<Neighbor> {
             since: n.since.map(|at| now.saturating_sub(at)),
             received: n.received as u64,
             accepted: n.accepted as u64,
+            reason: n.last_error,
         })
         .collect()
 }

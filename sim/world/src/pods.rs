@@ -57,6 +57,7 @@ impl World {
             }
         }
         kernel.enslave(&veth, BRIDGE, true);
+        self.tell_interfaces(node);
         let kernel = self.fabric.kernel_mut(pod_id);
         for (gateway, ip) in start.gateway.iter().zip(&start.ips) {
             kernel.add_address("eth0", *ip);

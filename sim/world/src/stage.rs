@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use fairway_agent::Input;
 use fairway_bgp as bgp;
-use fairway_desired::{PlaneId, Protocol};
+use fairway_desired::{KernelEvent, MAIN_TABLE, NextHop, PlaneId, Protocol, RouteKey, RouteKind, RouteValue};
 use fairway_kernel::{Connect, Injected};
 use fairway_scenario::{
     EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Origin, Plane,
     RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::clients::{Order, Work};
@@ -22,7 +23,7 @@ impl Stage for World {
     }
 
     fn features(&self) -> Vec<String> {
-        ["ipvs", "ipv6", "tunnel"].map(String::from).to_vec()
+        ["ipvs", "ipv6", "tunnel", "md5"].map(String::from).to_vec()
     }
 
     fn now(&self) -> Time {
@@ -108,6 +109,52 @@ impl Stage for World {
                 self.fabric.heal(id, &link);
                 format!("{host} {link} joined to {lan} again")
             }
+            Fault::LinkDown { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.kernel_mut(id).set_up(&link, false);
+                self.tell_interfaces(self.find_host(host)?);
+                format!("{host} {link} set down")
+            }
+            Fault::LinkUp { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.kernel_mut(id).set_up(&link, true);
+                let index = self.find_host(host)?;
+                let topology = self.topology.clone();
+                self.configure_links(index, &topology);
+                self.tell_interfaces(index);
+                format!("{host} {link} set up")
+            }
+            Fault::Unplug { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.set_carrier(id, &link, false);
+                self.tell_interfaces(self.find_host(host)?);
+                format!("{host} {link} unplugged from {lan}")
+            }
+            Fault::Plug { host, lan } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.set_carrier(id, &link, true);
+                self.tell_interfaces(self.find_host(host)?);
+                format!("{host} {link} plugged into {lan}")
+            }
+            Fault::AddRoute { on, to, via } => {
+                let host = self.find_host(on)?;
+                let hop = NextHop { via: Some(*via), dev: None, weight: 1 };
+                let value =
+                    RouteValue { kind: RouteKind::Unicast, protocol: PROTO_STATIC, src: None, next_hops: vec![hop] };
+                let added = self.fabric.kernel_mut(self.hosts[host].id).add_route(somebody_elses(*to), value);
+                added.map_err(|errno| StageError::Refused(format!("the kernel of {on} refused: errno {errno}")))?;
+                self.tell_kernel(host, KernelEvent::Foreign(somebody_elses(*to)));
+                format!("{on}: somebody added a route to {to} via {via}")
+            }
+            Fault::DeleteRoute { on, to } => {
+                let host = self.find_host(on)?;
+                let key = somebody_elses(*to);
+                if !self.fabric.kernel_mut(self.hosts[host].id).del_route(&key, PROTO_STATIC) {
+                    return Err(StageError::NotFound(format!("a route to {to} of somebody else on {on}")));
+                }
+                self.tell_kernel(host, KernelEvent::Foreign(key));
+                format!("{on}: somebody deleted the route to {to}")
+            }
             Fault::PowerOff(name) => {
                 let host = self.find_host(name)?;
                 self.power_off(host);
@@ -129,17 +176,28 @@ impl Stage for World {
                 said.unwrap_or_default()
             }
             Fault::FlapBgp { on, peer } => {
+                self.tell_bgp(on, bgp::Input::ResetPeer { peer: *peer, message: String::new() })?;
+                format!("{on} resets its session with {peer}")
+            }
+            Fault::AdminDown { on, peer, message } => {
+                self.tell_bgp(on, bgp::Input::EnablePeer { peer: *peer, enabled: false, message: message.clone() })?;
+                format!("{on} shuts its session with {peer} down")
+            }
+            Fault::AdminUp { on, peer } => {
+                self.tell_bgp(on, bgp::Input::EnablePeer { peer: *peer, enabled: true, message: String::new() })?;
+                format!("{on} lets its session with {peer} come again")
+            }
+            Fault::Policy { on, reject } => {
                 let host = self.find_host(on)?;
                 let generation = self.hosts[host].generation;
-                if self.hosts[host].agent.is_none() {
-                    return Err(StageError::Refused(format!("no agent runs on {on}")));
-                }
-                self.agent_input(
-                    host,
-                    generation,
-                    Input::Bgp(bgp::Input::ResetPeer { peer: *peer, message: String::new() }),
-                );
-                format!("{on} resets its session with {peer}")
+                let config = self.hosts[host].config.as_mut().map(|config| &mut config.role);
+                let Some(fairway_objects::Role::Router(router)) = config else {
+                    return Err(StageError::Refused(format!("{on} is no router")));
+                };
+                router.import_reject.clone_from(reject);
+                let router = Box::new(router.clone());
+                self.agent_input(host, generation, Input::Router(router));
+                fault.to_string()
             }
             Fault::Kernel { on, plane, fail, times } => {
                 let host = self.find_host(on)?;
@@ -154,6 +212,10 @@ impl Stage for World {
             Fault::Tamper { on, plane } => {
                 let host = self.find_host(on)?;
                 let deleted = self.tamper(host, *plane)?;
+                // Of the others the kernel tells nobody.
+                if let Plane::Link | Plane::Addr | Plane::Rule | Plane::Route = plane {
+                    self.tell_kernel(host, KernelEvent::Changed(plane_id(*plane)));
+                }
                 format!("{on}: deleted {deleted} entries of {}", plane.as_str())
             }
         };
@@ -278,6 +340,13 @@ impl Stage for World {
     }
 }
 
+/// `RTPROT_STATIC`
+const PROTO_STATIC: u8 = 4;
+
+fn somebody_elses(to: IpNet) -> RouteKey {
+    RouteKey { prefix: to.trunc(), table: MAIN_TABLE, metric: 0 }
+}
+
 fn plane_id(plane: Plane) -> PlaneId {
     match plane {
         Plane::Sysctl => PlaneId::Sysctl,
@@ -291,6 +360,17 @@ fn plane_id(plane: Plane) -> PlaneId {
 }
 
 impl World {
+    /// An operator says something to the speaker of a host.
+    fn tell_bgp(&mut self, on: &str, input: bgp::Input) -> Result<(), StageError> {
+        let host = self.find_host(on)?;
+        let generation = self.hosts[host].generation;
+        if self.hosts[host].agent.is_none() {
+            return Err(StageError::Refused(format!("no agent runs on {on}")));
+        }
+        self.agent_input(host, generation, Input::Bgp(input));
+        Ok(())
+    }
+
     fn background(&self, name: &str) -> Result<u64, StageError> {
         self.clients.background.get(name).copied().ok_or_else(|| StageError::NotFound(format!("load {name}")))
     }

@@ -52,6 +52,8 @@ pub(crate) struct Tcp {
     flow: Option<FlowId>,
     local: Option<IpAddr>,
     remote: SocketAddr,
+    /// TCP MD5 password of the client.
+    password: Option<String>,
     directions: [Direction; 2],
 }
 
@@ -69,14 +71,22 @@ const TO_CLIENT: usize = 1;
 
 impl World {
     /// The agent of `host` dials.
-    pub(crate) fn tcp_dial(&mut self, host: HostIx, conn: bgp::ConnId, local: Option<IpAddr>, remote: SocketAddr) {
+    pub(crate) fn tcp_dial(
+        &mut self,
+        host: HostIx,
+        conn: bgp::ConnId,
+        local: Option<IpAddr>,
+        remote: SocketAddr,
+        password: Option<String>,
+    ) {
         let id = self.tcp.next;
         self.tcp.next += 1;
         let generation = self.hosts[host].generation;
         let client = End { host, generation, conn, closed: false };
-        self.tcp
-            .all
-            .insert(id, Tcp { client, server: None, flow: None, local, remote, directions: Default::default() });
+        self.tcp.all.insert(
+            id,
+            Tcp { client, server: None, flow: None, local, remote, password, directions: Default::default() },
+        );
         self.tcp.names.insert((host, conn), id);
         self.tcp_syn(id, 0);
     }
@@ -84,7 +94,7 @@ impl World {
     /// Sends a SYN.
     pub(crate) fn tcp_syn(&mut self, id: u64, attempt: usize) {
         let Some(tcp) = self.tcp.all.get(&id) else { return };
-        let (host, local, remote) = (tcp.client.host, tcp.local, tcp.remote);
+        let (host, local, remote, password) = (tcp.client.host, tcp.local, tcp.remote, tcp.password.clone());
         let now = self.queue.now();
         let request = Connect {
             from: self.hosts[host].id,
@@ -103,6 +113,13 @@ impl World {
                     // Somebody listens there who is not a BGP speaker.
                     self.fabric.close(now, connected.flow);
                     self.tcp_fail(id, attempt_result.latency);
+                    return;
+                }
+                let wanted = self.hosts[server].passwords.get(&connected.source_seen.ip());
+                if wanted != password.as_ref() {
+                    // A segment with another signature, or none, is dropped without a word (RFC 2385 section 4.1).
+                    self.fabric.close(now, connected.flow);
+                    self.tcp_unanswered(id, attempt, attempt_result.latency);
                     return;
                 }
                 self.hosts[server].accepted += 1;
@@ -133,11 +150,18 @@ impl World {
                     );
                 }
             }
-            Err(Failure::NoAnswer) if attempt < SYN_RETRY_S.len() => {
-                let pause = Time::from_secs(SYN_RETRY_S[attempt]);
-                self.queue.after(pause, Event::Syn { tcp: id, attempt: attempt + 1 });
-            }
+            Err(Failure::NoAnswer) => self.tcp_unanswered(id, attempt, attempt_result.latency),
             Err(_) => self.tcp_fail(id, attempt_result.latency),
+        }
+    }
+
+    /// A SYN was lost: it is sent again, but not for ever.
+    fn tcp_unanswered(&mut self, id: u64, attempt: usize, latency: Time) {
+        match SYN_RETRY_S.get(attempt) {
+            Some(pause) => {
+                self.queue.after(Time::from_secs(*pause), Event::Syn { tcp: id, attempt: attempt + 1 });
+            }
+            None => self.tcp_fail(id, latency),
         }
     }
 

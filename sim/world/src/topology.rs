@@ -57,20 +57,37 @@ impl World {
     pub(crate) fn wire_host(&mut self, topology: &Topology, name: &str, role: Role) -> HostIx {
         let host = self.add_host(name, role);
         let id = self.hosts[host].id;
-        for (number, (lan, addresses)) in topology.addresses(name).into_iter().flatten().enumerate() {
+        for (number, lan) in topology.addresses(name).into_iter().flatten().map(|(lan, _)| lan).enumerate() {
             let link = format!("eth{}", number + 1);
             if let Some(lan_id) = self.lans.get(lan) {
                 self.fabric.attach(id, &link, *lan_id);
             }
+            self.hosts[host].links.insert(lan.clone(), link);
+        }
+        self.configure_links(host, topology);
+        if role == Role::Tester {
+            for path in ["net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy"] {
+                let set = self.fabric.kernel_mut(id).set_sysctl(path, 1);
+                debug_assert!(set.is_ok(), "{path} exists in every namespace");
+            }
+        }
+        host
+    }
+
+    /// Gives the interfaces of a host their addresses, and the host its default routes, where they are missing.
+    pub(crate) fn configure_links(&mut self, host: HostIx, topology: &Topology) {
+        let id = self.hosts[host].id;
+        let name = self.hosts[host].name.clone();
+        for (lan, addresses) in topology.addresses(&name).into_iter().flatten() {
+            let Some(link) = self.hosts[host].links.get(lan).cloned() else { continue };
             for address in addresses {
                 let prefix = topology.prefix_len(lan, *address);
                 if let Ok(address) = IpNet::new(*address, prefix) {
                     self.fabric.kernel_mut(id).add_address(&link, address);
                 }
             }
-            self.hosts[host].links.insert(lan.clone(), link);
         }
-        let gateways = topology.gateways(name);
+        let gateways = topology.gateways(&name);
         for ipv6 in [false, true] {
             let mut next_hops: Vec<NextHop> = gateways
                 .iter()
@@ -87,12 +104,5 @@ impl World {
             // A host that has no address in the family has no way to its gateways either.
             let _no_route = self.fabric.kernel_mut(id).add_route(key, value);
         }
-        if role == Role::Tester {
-            for path in ["net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy"] {
-                let set = self.fabric.kernel_mut(id).set_sysctl(path, 1);
-                debug_assert!(set.is_ok(), "{path} exists in every namespace");
-            }
-        }
-        host
     }
 }

@@ -57,11 +57,11 @@ impl World {
             } else {
                 key.prefix.to_string()
             };
-            let text = blocks
-                .iter()
-                .find(|b| b.split_whitespace().next() == Some(shown.as_str()))
-                .cloned()
-                .unwrap_or_else(|| key.prefix.to_string());
+            // Routes of one prefix differ in their metric; both lists are in that order.
+            let text = match blocks.iter().position(|b| b.split_whitespace().next() == Some(shown.as_str())) {
+                Some(index) => blocks.remove(index),
+                None => key.prefix.to_string(),
+            };
             routes.push(Route {
                 prefix: key.prefix,
                 text,

@@ -1,11 +1,13 @@
 //! The world's state, its events, and how an agent is driven.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use fairway_agent::{Agent, Input, Output};
 use fairway_api::WatcherId;
 use fairway_bgp as bgp;
-use fairway_desired::{PlaneId, Protocol};
+use fairway_desired::{Interface, KernelEvent, PlaneId, Protocol};
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::Topology;
@@ -21,6 +23,9 @@ use crate::{DAEMON, HostIx, Time};
 
 /// How long a kernel request takes until its answer is handled, in microseconds; drawn from the seed.
 const KERNEL_LATENCY_US: (u32, u32) = (50, 500);
+
+/// How long it takes until an agent hears what its kernel says.
+const KERNEL_EVENT: Time = Time::from_micros(100);
 
 /// What a host is in the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +58,13 @@ pub(crate) struct Host {
     pub(crate) flag_notices: Vec<Notice>,
     pub(crate) notices: BTreeSet<Notice>,
     pub(crate) accepted: u64,
+    /// TCP MD5 passwords of connections that its daemon accepts, by the other end.
+    pub(crate) passwords: BTreeMap<IpAddr, String>,
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
     pub(crate) next_port: u16,
     tick: Option<Ticket>,
+    /// Its interfaces, as its agent was told.
+    told: BTreeMap<Arc<str>, Interface>,
     /// Name of its interface on each LAN.
     pub(crate) links: BTreeMap<String, String>,
 }
@@ -74,8 +83,10 @@ impl Host {
             flag_notices: vec![],
             notices: BTreeSet::new(),
             accepted: 0,
+            passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
+            told: BTreeMap::new(),
             links: BTreeMap::new(),
         }
     }
@@ -252,6 +263,9 @@ impl World {
             self.watchers.insert(watcher, host);
         }
         let generation = self.hosts[host].generation;
+        let all = self.fabric.kernel(self.hosts[host].id).interfaces();
+        self.hosts[host].told.clone_from(&all);
+        self.agent_input(host, generation, Input::Kernel(KernelEvent::Interfaces(all)));
         self.agent_input(host, generation, Input::Tick);
         self.drain_api();
     }
@@ -269,12 +283,32 @@ impl World {
     pub(crate) fn forget_agent(&mut self, host: HostIx) {
         let state = &mut self.hosts[host];
         state.agent = None;
+        state.passwords.clear();
         if let Some(ticket) = state.tick.take() {
             self.queue.cancel(ticket);
         }
         if let Some(watcher) = state.watcher.take() {
             self.watchers.remove(&watcher);
             self.cluster.api.unwatch(watcher);
+        }
+    }
+
+    /// Interfaces of a host may have changed: its agent hears of those that did.
+    pub(crate) fn tell_interfaces(&mut self, host: HostIx) {
+        let now = self.fabric.kernel(self.hosts[host].id).interfaces();
+        let before = std::mem::replace(&mut self.hosts[host].told, now.clone());
+        let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.clone(), None));
+        let new = now.iter().filter(|(name, is)| before.get(*name) != Some(*is));
+        let changed: Vec<_> = gone.chain(new.map(|(name, is)| (name.clone(), Some(is.clone())))).collect();
+        for (name, interface) in changed {
+            self.tell_kernel(host, KernelEvent::Interface(name, interface));
+        }
+    }
+
+    /// The kernel of a host says something to its agent.
+    pub(crate) fn tell_kernel(&mut self, host: HostIx, event: KernelEvent) {
+        if self.hosts[host].agent.is_some() {
+            self.send_agent(host, KERNEL_EVENT, Input::Kernel(event));
         }
     }
 
@@ -348,8 +382,16 @@ impl World {
                 let listening = self.fabric.listen(id, Protocol::Tcp, None, port, DAEMON);
                 debug_assert!(listening.is_ok(), "{listening:?}");
             }
-            bgp::Output::Connect { conn, local, remote, .. } => self.tcp_dial(host, conn, local, remote),
-            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes),
+            bgp::Output::Connect { conn, local, remote, password, .. } => {
+                self.tcp_dial(host, conn, local, remote, password);
+            }
+            bgp::Output::Password { peer, password } => {
+                match password {
+                    Some(password) => self.hosts[host].passwords.insert(peer, password),
+                    None => self.hosts[host].passwords.remove(&peer),
+                };
+            }
+            bgp::Output::Send { conn, bytes } => self.tcp_send(host, conn, bytes.to_vec()),
             bgp::Output::Close { conn } => self.tcp_close(host, conn),
             // What was sent is on its way in no time; the wire has its own limits.
             bgp::Output::Drain { conn } => {
@@ -358,7 +400,7 @@ impl World {
                 self.queue.at(self.now() + Time::from_millis(1), Event::Agent { host, generation, input });
             }
             // Hosts of the world are honest and near.
-            bgp::Output::Limit { .. } | bgp::Output::Password { .. } => {}
+            bgp::Output::Limit { .. } => {}
             bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
         }
     }

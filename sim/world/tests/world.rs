@@ -107,6 +107,10 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         node().prop_map(Fault::RestartAgent),
         node().prop_map(|host| Fault::Cut { host, lan: "cluster".into() }),
         node().prop_map(|host| Fault::Heal { host, lan: "cluster".into() }),
+        node().prop_map(|host| Fault::LinkDown { host, lan: "cluster".into() }),
+        node().prop_map(|host| Fault::LinkUp { host, lan: "cluster".into() }),
+        node().prop_map(|host| Fault::Unplug { host, lan: "cluster".into() }),
+        node().prop_map(|host| Fault::Plug { host, lan: "cluster".into() }),
         node().prop_map(|n| Fault::DeletePod(pick(n))),
         node().prop_map(|n| Fault::NotReady(pick(n))),
         node().prop_map(Fault::Drain),
@@ -139,6 +143,8 @@ fn heal(world: &mut World) {
         // Refused where the node has power.
         let _refused = world.fault(&Fault::PowerOn(name()));
         world.fault(&Fault::Heal { host: name(), lan: "cluster".into() }).unwrap_or_else(|e| panic!("{e}"));
+        world.fault(&Fault::LinkUp { host: name(), lan: "cluster".into() }).unwrap_or_else(|e| panic!("{e}"));
+        world.fault(&Fault::Plug { host: name(), lan: "cluster".into() }).unwrap_or_else(|e| panic!("{e}"));
         world.fault(&Fault::StartAgent(name())).unwrap_or_else(|e| panic!("{e}"));
         world.fault(&Fault::Uncordon(name())).unwrap_or_else(|e| panic!("{e}"));
         // Not every node has a pod that could become ready.

@@ -258,6 +258,8 @@ pub(crate) struct Host {
     pub(crate) notices: BTreeSet<String>,
     /// Networks announced right before each op on the kernel, with the op's place in the kernel's log.
     pub(crate) announced: Vec<(usize, BTreeSet<String>)>,
+    /// How many tables were read.
+    pub(crate) observed: usize,
 }
 
 impl Host {
@@ -269,6 +271,7 @@ impl Host {
             bgp: vec![],
             notices: BTreeSet::new(),
             announced: vec![],
+            observed: 0,
         }
     }
 
@@ -303,6 +306,7 @@ impl Host {
                     assert!(self.notices.remove(&notice.to_string()), "{notice} was not raised");
                 }
                 request => {
+                    self.observed += usize::from(matches!(request, Output::Observe(_)));
                     self.announced.push((self.kernel.log.len(), self.networks()));
                     let answer = serve(request, &mut self.kernel).expect("a request to the kernel");
                     self.agent.handle(self.now, answer);

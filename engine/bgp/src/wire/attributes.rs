@@ -251,6 +251,8 @@ pub(crate) struct Decoded {
     pub(crate) unknown: Vec<UnknownAttribute>,
     pub(crate) reach: Option<(Family, Reach)>,
     pub(crate) unreach: Option<(Family, Vec<Nlri>)>,
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI of a family that is not ours.
+    pub(crate) foreign: bool,
     /// Codes of attributes that were passed over because they were broken.
     pub(crate) discarded: Vec<u8>,
     /// The first thing wrong that makes the routes count as withdrawn.
@@ -446,9 +448,13 @@ pub(crate) fn decode(bytes: &[u8], context: Context) -> Result<Decoded, Notifica
             continue;
         }
         match code {
-            MP_REACH => decoded.reach = decode_reach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?,
+            MP_REACH => {
+                decoded.reach = decode_reach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?;
+                decoded.foreign |= decoded.reach.is_none();
+            }
             MP_UNREACH => {
-                decoded.unreach = decode_unreach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?
+                decoded.unreach = decode_unreach(value, context).ok_or(Notification::with(code::UPDATE, 9, raw))?;
+                decoded.foreign |= decoded.unreach.is_none();
             }
             ATOMIC_AGGREGATE | AGGREGATOR | AS4_PATH | AS4_AGGREGATOR => decoded.discardable(code, value, context),
             _ if flags_of(code).is_some() => {

@@ -30,6 +30,8 @@ pub struct Update {
     /// Codes of attributes that were passed over because they were broken or there twice (RFC 7606 sections 2 and 3 g).
     /// Not encoded.
     pub discarded: Vec<u8>,
+    /// It is about a family that is not ours, too. Not encoded.
+    pub foreign: bool,
 }
 
 impl Update {
@@ -43,7 +45,8 @@ impl Update {
 
     /// The family whose End-of-RIB this is.
     pub fn is_end_of_rib(&self) -> Option<Family> {
-        if !self.withdrawn.is_empty() || self.reach.is_some() || self.mp_reach.is_some() || self.malformed.is_some() {
+        let routes = !self.withdrawn.is_empty() || self.reach.is_some() || self.mp_reach.is_some();
+        if routes || self.malformed.is_some() || self.foreign {
             return None;
         }
         match &self.mp_unreach {
@@ -102,10 +105,15 @@ impl Update {
             withdrawn,
             mp_unreach: decoded.unreach.take(),
             discarded: core::mem::take(&mut decoded.discarded),
+            foreign: decoded.foreign,
             ..Update::default()
         };
         let mp_reach = decoded.reach.take();
         if nlri.is_empty() && mp_reach.is_none() {
+            // RFC 7606 section 5.2: what a broken attribute was meant for is not known, so it cannot be withdrawn.
+            if decoded.malformed.is_some() && !decoded.foreign {
+                return Err(list());
+            }
             update.malformed = decoded.malformed;
             return Ok(update);
         }

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_bgp::wire::{Context, Message, Update};
+use fairway_bgp::wire::{Capability, Context, Message, Open, Update};
 use fairway_bgp::{ConnId, Event, Input, NeighborView, Output, SessionState, Speaker};
 use fairway_desired::bgp::{
     Direction, Dynamic, Families, Global, Key, Network, Peer, Policy, Session, Statement, Value,
 };
-use fairway_desired::{Bgp, Op, Outcome};
+use fairway_desired::{Bgp, Family, Op, Outcome};
 use ipnet::IpNet;
 
 pub const BOTH: Families = Families { v4: true, v6: true };
@@ -111,13 +111,17 @@ pub struct Net {
     last: BTreeMap<End, Duration>,
     pub cut: BTreeSet<(usize, usize)>,
     accepted: u64,
+    /// Ends whose process is no more.
+    gone: u64,
     pub max_delay_ms: u32,
     pub watch: Option<Watch>,
     /// UPDATE messages sent, End-of-RIB included.
     pub updates: usize,
     pub log: Vec<String>,
-    /// How the UPDATEs that are watched are encoded.
-    pub context: Context,
+    /// What each end said of itself.
+    opens: BTreeMap<End, Open>,
+    /// Octets sent.
+    pub octets: usize,
     /// How often a speaker waited for its bytes to leave.
     pub drains: usize,
 }
@@ -146,11 +150,13 @@ impl Net {
             last: BTreeMap::new(),
             cut: BTreeSet::new(),
             accepted: 0,
+            gone: 0,
             max_delay_ms: 20,
             watch: None,
             updates: 0,
             log: vec![],
-            context: Context { four_octet_as: true, extended_messages: true, ..Context::default() },
+            opens: BTreeMap::new(),
+            octets: 0,
             drains: 0,
         }
     }
@@ -199,7 +205,7 @@ impl Net {
                     let local = self.nodes[node].address;
                     self.later(at, Later::Dialed { end: (node, conn), local, remote });
                 }
-                Output::Send { conn, bytes } => self.send((node, conn), bytes),
+                Output::Send { conn, bytes } => self.send((node, conn), bytes.to_vec()),
                 Output::Limit { .. } | Output::Password { .. } => {}
                 Output::Drain { conn } => {
                     self.drains += 1;
@@ -231,12 +237,43 @@ impl Net {
         }
     }
 
+    /// Whether a node sends another one several paths of a prefix.
+    pub fn sends_several(&self, from: usize, to: usize, family: Family) -> bool {
+        let mut ends = self.ends.iter().filter(|(a, b)| a.0 == from && b.0 == to);
+        ends.any(|(a, b)| self.context(*a, *b).add_path.has(family))
+    }
+
+    /// How one end writes to the other.
+    fn context(&self, from: End, to: End) -> Context {
+        let (Some(ours), Some(theirs)) = (self.opens.get(&from), self.opens.get(&to)) else {
+            return Context::default();
+        };
+        let mode = |open: &Open, family: u16, bit: u8| {
+            open.capabilities.iter().any(|c| match c {
+                Capability::AddPath(list) => list.iter().any(|(afi, _, mode)| *afi == family && mode & bit != 0),
+                _ => false,
+            })
+        };
+        let both = |c: &Capability| ours.capabilities.contains(c) && theirs.capabilities.contains(c);
+        let paths = |family| mode(ours, family, 2) && mode(theirs, family, 1);
+        Context {
+            four_octet_as: ours.four_octet_as().is_some() && theirs.four_octet_as().is_some(),
+            extended_messages: both(&Capability::ExtendedMessage),
+            add_path: Families { v4: paths(1), v6: paths(2) },
+            external: false,
+        }
+    }
+
     fn send(&mut self, from: End, bytes: Vec<u8>) {
         let Some(to) = self.ends.get(&from).copied() else { return };
+        self.octets += bytes.len();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let context = self.context;
+            let context = self.context(from, to);
             let (message, len) = Message::decode(rest, context).expect("well-formed").expect("whole messages");
+            if let Message::Open(open) = &message {
+                self.opens.insert(from, open.clone());
+            }
             if let Message::Update(update) = &message {
                 self.updates += 1;
                 assert_eq!(update.malformed, None);
@@ -279,6 +316,45 @@ impl Net {
             self.ends.remove(&end);
             self.input(end.0, Input::Closed { conn: end.1 });
         }
+    }
+
+    /// The process of a node ends, and a new one begins with the same configuration. `graceful`: it says goodbye, and
+    /// its forwarding goes on. The caller says when the configuration is complete.
+    pub fn restart(&mut self, node: usize, graceful: bool, seed: u64) {
+        let config = self.nodes[node].speaker.observe();
+        if graceful {
+            self.input(node, Input::Leave);
+        }
+        let of_node = |what: &Later| match what {
+            Later::Dialed { end, .. } | Later::Drained { end } => end.0 == node,
+            Later::Bytes { to, .. } | Later::Closed { to } => to.0 == node,
+        };
+        self.queue.retain(|_, what| !of_node(what));
+        let others: Vec<(End, End)> = self.ends.iter().filter(|(_, e)| e.0 == node).map(|(a, b)| (*a, *b)).collect();
+        for (other, end) in others {
+            // Names may come again, but not this one. Until the other side hears of it, it writes to nobody.
+            self.gone += 1;
+            let nobody = (node, ConnId::In(u64::MAX - self.gone));
+            self.ends.insert(other, nobody);
+            if let Some(open) = self.opens.remove(&end) {
+                self.opens.insert(nobody, open);
+            }
+            // Where it was closed already, that is on its way.
+            if self.ends.remove(&end).is_some() && !self.dead.contains(&other) {
+                self.deliver(other, |to| Later::Closed { to });
+            }
+        }
+        self.ends.retain(|e, _| e.0 != node);
+        self.dead.retain(|e| e.0 != node);
+        self.last.retain(|e, _| e.0 != node);
+        let new = &mut self.nodes[node];
+        (new.speaker, new.port) = (Speaker::new(seed), None);
+        new.learned.clear();
+        if graceful {
+            self.input(node, Input::Restarted);
+        }
+        let ops: Vec<Op<Bgp>> = config.into_iter().map(|(key, value)| Op::Put(key, value)).collect();
+        self.apply(node, &ops);
     }
 
     fn happen(&mut self, what: Later) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairway_desired::Learned;
+use fairway_desired::{Interface, Learned};
 use fairway_objects::*;
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
-fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap_or_else(|_| panic!("{text} is no prefix"))
 }
 
@@ -43,6 +43,8 @@ pub(crate) fn router() -> NodeConfig {
             import_reject: vec![net("192.168.0.0/16")],
             networks: vec![],
             addresses: vec![ip("192.168.1.201")],
+            peers: vec![],
+            sessions: RouterSessions::default(),
         },
     )
 }
@@ -117,6 +119,7 @@ pub(crate) fn slice(service: &str, endpoints: &[(&str, &str, Conditions)]) -> Ob
 pub(crate) enum Step {
     Delta(Delta),
     Learned(Learned),
+    Interface(&'static str, Option<Interface>),
     Flush,
 }
 
@@ -125,6 +128,7 @@ pub(crate) enum Step {
 pub(crate) struct Model {
     pub(crate) objects: BTreeMap<ObjectKey, Object>,
     pub(crate) learned: BTreeMap<IpNet, Vec<IpAddr>>,
+    pub(crate) interfaces: Option<BTreeMap<Arc<str>, Interface>>,
     stale: BTreeMap<Kind, BTreeSet<ObjectKey>>,
 }
 
@@ -245,7 +249,17 @@ fn some_object() -> impl Strategy<Value = Object> {
     prop_oneof![1 => some_node(), 3 => some_service(), 3 => some_slice()]
 }
 
+/// An interface with this address, given with the length of its prefix.
+pub(crate) fn interface(address: &str, up: bool, carrier: bool) -> Interface {
+    let net = net(address);
+    Interface { up, carrier, addresses: vec![net.addr()], on_link: vec![net.trunc()] }
+}
+
 pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let address = prop::sample::select(vec!["192.168.1.1/24", "192.168.1.3/32", "192.168.0.1/16", "10.0.0.1/24"]);
+    let interface = (prop::sample::select(vec!["eth1", "eth2"]), address, any::<(bool, bool, bool)>()).prop_map(
+        |(name, address, (there, up, carrier))| Step::Interface(name, there.then(|| interface(address, up, carrier))),
+    );
     let learned = (
         prop::sample::select(vec!["11.0.2.0/24", "11.0.9.0/24", "10.9.0.0/16"]),
         prop::collection::btree_set(prop::sample::select(vec!["192.168.1.2", "192.168.1.3"]), 0..3),
@@ -261,6 +275,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => prop::sample::select(Kind::ALL.to_vec()).prop_map(|k| Step::Delta(Delta::Relist(k))),
         1 => prop::sample::select(Kind::ALL.to_vec()).prop_map(|k| Step::Delta(Delta::Listed(k))),
         1 => learned,
+        1 => interface,
         4 => Just(Step::Flush),
     ]
 }

@@ -30,6 +30,8 @@ pub(crate) fn config() -> Config {
         backoff_min: Duration::from_millis(100),
         backoff_max: Duration::from_secs(10),
         resync: Duration::from_secs(60),
+        suspect_wait: Duration::from_millis(20),
+        suspect_pause: Duration::from_secs(1),
         transactional: false,
     }
 }

@@ -3,5 +3,6 @@
 //! `skipped` and pass.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod links;
 mod packets;
 mod planes;

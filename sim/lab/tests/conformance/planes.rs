@@ -186,8 +186,12 @@ fn addr_op() -> impl Strategy<Value = Op<Addr>> {
 }
 
 fn hops(v6: bool) -> impl Strategy<Value = Vec<NextHop>> {
-    let via =
-        if v6 { vec!["fd00::2", "fd00::3", "fd00::4"] } else { vec!["192.168.1.2", "192.168.1.3", "192.168.1.4"] };
+    // IPv4 goes by way of IPv6 neighbours, too.
+    let via = if v6 {
+        vec!["fd00::2", "fd00::3", "fd00::4"]
+    } else {
+        vec!["192.168.1.2", "192.168.1.3", "192.168.1.4", "fd00::2", "fd00::3"]
+    };
     let hop =
         (select(via), select(vec![None, Some("eth1")]), 1u16..3).prop_map(|(via, dev, weight)| (via, dev, weight));
     prop::collection::vec(hop, 1..4).prop_map(|hops| {
@@ -230,10 +234,12 @@ fn route_op() -> impl Strategy<Value = Op<Route>> {
                 (RouteKey { prefix: net(prefix), table: MAIN_TABLE, metric: 0 }, bare(kind))
             });
     let wrong = select(vec![
-        // Nobody is there, no such interface, another family, no next hop at all, somebody else's.
+        // Nobody is there, no such interface, a family that does not go, no next hop at all, somebody else's.
         ("10.13.0.0/24", Some("172.16.0.1"), None),
         ("10.13.0.0/24", Some("192.168.1.2"), Some("nobody")),
-        ("10.13.0.0/24", Some("fd00::2"), None),
+        ("10.13.0.0/24", Some("fd00:ffff::2"), None),
+        ("10.13.0.0/24", Some("fd00::1"), None),
+        ("fd00:13::/64", Some("192.168.1.2"), None),
         ("10.13.0.0/24", None, None),
         ("fd00:13::/64", None, None),
         ("fd00:13::/64", Some("fd00:ffff::2"), None),

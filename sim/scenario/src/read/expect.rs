@@ -6,8 +6,8 @@ use super::{Fields, Reader};
 use crate::diagnostic::Diagnostic;
 use crate::source::{At, Span};
 use crate::step::{
-    BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NoticeCondition, Protocol,
-    RibCondition, RouteCondition, Show, SourceMatch, TraceExpect, VirtualServerCondition,
+    BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NeighborCondition, NoticeCondition,
+    Protocol, RibCondition, RouteCondition, Show, SourceMatch, TraceExpect, VirtualServerCondition,
 };
 use crate::yaml::{Node, Value};
 
@@ -26,7 +26,8 @@ impl<'f> Reader<'f> {
                 all.push(At { value: Condition::Bgp(condition), span: on });
             }
         }
-        let readers: [(&'static str, ReadCondition<'f>); 4] = [
+        let readers: [(&'static str, ReadCondition<'f>); 5] = [
+            ("neighbor", Self::neighbor),
             ("rib", Self::rib),
             ("route", Self::route),
             ("endpoints", Self::endpoints),
@@ -95,13 +96,35 @@ impl<'f> Reader<'f> {
         Some(conditions)
     }
 
+    fn neighbor(&mut self, node: &Node, span: &Span) -> Option<Condition> {
+        let mut fields = self.fields("`neighbor`", node, span)?;
+        let on = self.required(&mut fields, "on").and_then(|node| self.speaker(node));
+        let peer = self.required(&mut fields, "peer");
+        let up = self.optional(&mut fields, "up").and_then(|node| self.boolean(node));
+        let received = self.optional(&mut fields, "received").and_then(|node| self.count(node));
+        let accepted = self.optional(&mut fields, "accepted").and_then(|node| self.count(node));
+        let because = self.optional(&mut fields, "because").and_then(|node| self.text(node));
+        self.finish(fields);
+        let on = on?;
+        let peer = self.peer(peer?, &on)?;
+        Some(Condition::Neighbor(NeighborCondition { on, peer, up, received, accepted, because }))
+    }
+
     fn rib(&mut self, node: &Node, span: &Span) -> Option<Condition> {
         let mut fields = self.fields("`rib`", node, span)?;
         let on = self.required(&mut fields, "on").and_then(|node| self.speaker(node));
         let prefix = self.required(&mut fields, "prefix").and_then(|node| self.cidr(node));
         let paths = self.required(&mut fields, "paths").and_then(|node| self.count(node));
+        let via = self.optional(&mut fields, "via").map(|node| self.address(node));
+        let as_path = self.optional(&mut fields, "asPath");
+        let as_path = as_path.map(|node| self.list(node, |reader, node| reader.number(node, 1, u32::MAX)));
         self.finish(fields);
-        Some(Condition::Rib(RibCondition { on: on?, prefix: prefix?, paths: paths? }))
+        let via = match via {
+            Some(via) => Some(via?),
+            None => None,
+        };
+        let as_path = as_path.unwrap_or_default();
+        Some(Condition::Rib(RibCondition { on: on?, prefix: prefix?, paths: paths?, via, as_path }))
     }
 
     fn route(&mut self, node: &Node, span: &Span) -> Option<Condition> {
@@ -109,8 +132,13 @@ impl<'f> Reader<'f> {
         let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
         let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
         let next_hops = self.required(&mut fields, "nexthops").and_then(|node| self.count(node));
+        let protocol = self.optional(&mut fields, "protocol").map(|node| self.number(node, 0, 255));
         self.finish(fields);
-        Some(Condition::Route(RouteCondition { on: on?, to: to?, next_hops: next_hops? }))
+        let protocol = match protocol {
+            Some(protocol) => Some(protocol? as u8),
+            None => None,
+        };
+        Some(Condition::Route(RouteCondition { on: on?, to: to?, next_hops: next_hops?, protocol }))
     }
 
     /// `service: mconnect`, `service: ns/mconnect`, or with a `namespace` beside it.

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
+use regex_lite::{Regex, RegexBuilder};
+
 use super::{Fields, Reader};
 use crate::diagnostic::Diagnostic;
 use crate::fault::{Fault, KernelFail, Plane, PodPick};
-use crate::scenario::Objects;
+use crate::scenario::{Objects, Software};
 use crate::source::Span;
 use crate::stage::{LoadMode, LoadRequest, MconnectRequest, TraceRequest};
-use crate::step::{Action, Origin, Protocol, Step};
+use crate::step::{Action, Ask, Origin, Protocol, Step};
 use crate::text::nearest;
 use crate::yaml::{Key, Node, Value};
 
 /// All actions; `expect` and `show` may also stand beside another one.
 const ACTIONS: &[&str] = &[
     "until", "expect", "show", "mconnect", "load", "measure", "stop", "pass", "apply", "delete", "scale", "patch",
-    "fault", "trace",
+    "fault", "trace", "ask",
 ];
 
 /// All faults.
@@ -25,6 +27,12 @@ const FAULTS: &[&str] = &[
     "restartAgent",
     "cut",
     "heal",
+    "linkDown",
+    "linkUp",
+    "unplug",
+    "plug",
+    "addRoute",
+    "deleteRoute",
     "powerOff",
     "powerOn",
     "drain",
@@ -35,6 +43,9 @@ const FAULTS: &[&str] = &[
     "notReady",
     "ready",
     "flapBgp",
+    "adminDown",
+    "adminUp",
+    "policy",
     "kernel",
     "tamper",
 ];
@@ -180,8 +191,66 @@ impl Reader<'_> {
                 let expect = self.trace_expect(expect);
                 Action::Trace { request: request?, expect }
             }
+            "ask" => Action::Ask(self.ask(value, &key.span)?),
             _ => return None,
         })
+    }
+
+    fn ask(&mut self, node: &Node, span: &Span) -> Option<Ask> {
+        let mut fields = self.fields("`ask`", node, span)?;
+        let on = self.required(&mut fields, "on").and_then(|node| self.speaker(node));
+        let software = self.optional(&mut fields, "as");
+        let software = software.map(|node| self.word(node, "software", Software::NAMES));
+        let run = self.required(&mut fields, "run").and_then(|node| self.text(node));
+        let contains = self.optional(&mut fields, "contains").map(|node| self.list(node, Self::text));
+        let matches = self.optional(&mut fields, "matches").map(|node| self.list(node, Self::regex));
+        let absent = self.optional(&mut fields, "absent").map(|node| self.list(node, Self::text));
+        let within = self.optional(&mut fields, "within").map(|node| self.duration(node));
+        let judged = ["contains", "matches", "absent"];
+        if !judged.iter().any(|key| fields.has(key)) {
+            let diagnostic = Diagnostic::new("`ask` judges nothing", &fields.span);
+            self.error(diagnostic.help(format!("one or more of: {}", judged.join(", "))));
+        }
+        let unknown = fields.span.clone();
+        self.finish(fields);
+        let on = on?;
+        let software = match software {
+            Some(software) => software?,
+            None => match self.topology.routers.get(&on) {
+                None => Software::Fairway,
+                Some(router) => match router.software {
+                    Some(software) => software,
+                    None => {
+                        let diagnostic = Diagnostic::new("`ask` needs `as`", &unknown);
+                        let help = format!("`{on}` names no `software`, so say whose tool is asked: `as: bird`");
+                        self.error(diagnostic.help(help));
+                        return None;
+                    }
+                },
+            },
+        };
+        Some(Ask {
+            on,
+            software,
+            run: run?,
+            contains: contains.unwrap_or_default(),
+            matches: matches.unwrap_or_default(),
+            absent: absent.unwrap_or_default(),
+            within: within.unwrap_or(Some(Duration::ZERO))?,
+        })
+    }
+
+    /// A regular expression; `^` and `$` are the ends of a line.
+    fn regex(&mut self, node: &Node) -> Option<Regex> {
+        let text = self.text(node)?;
+        match RegexBuilder::new(&text).multi_line(true).build() {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let message = format!("`{text}` is not a regular expression");
+                self.error(Diagnostic::new(message, &node.span).help(error.to_string()));
+                None
+            }
+        }
     }
 
     pub(super) fn trace_request(&mut self, node: &Node, span: &Span) -> Option<TraceRequest> {
@@ -337,11 +406,11 @@ impl Reader<'_> {
             return None;
         }
         Some(match key.text.as_str() {
-            "killAgent" => Fault::KillAgent(self.node_name(value)?),
-            "startAgent" => Fault::StartAgent(self.node_name(value)?),
-            "restartAgent" => Fault::RestartAgent(self.node_name(value)?),
-            "cut" | "heal" => {
-                let mut fields = self.fields("`cut` or `heal`", value, &key.span)?;
+            "killAgent" => Fault::KillAgent(self.speaker(value)?),
+            "startAgent" => Fault::StartAgent(self.speaker(value)?),
+            "restartAgent" => Fault::RestartAgent(self.speaker(value)?),
+            kind @ ("cut" | "heal" | "linkDown" | "linkUp" | "unplug" | "plug") => {
+                let mut fields = self.fields("this fault", value, &key.span)?;
                 let host = self.required(&mut fields, "host").and_then(|node| self.host(node));
                 let lan_node = self.required(&mut fields, "lan");
                 let lan = lan_node.and_then(|node| self.lan(node));
@@ -354,7 +423,29 @@ impl Reader<'_> {
                     let help = format!("it is on: {}", has.join(", "));
                     self.error(Diagnostic::new(format!("`{host}` is not on LAN `{lan}`"), &node.span).help(help));
                 }
-                if key.text == "cut" { Fault::Cut { host, lan } } else { Fault::Heal { host, lan } }
+                match kind {
+                    "cut" => Fault::Cut { host, lan },
+                    "heal" => Fault::Heal { host, lan },
+                    "linkDown" => Fault::LinkDown { host, lan },
+                    "linkUp" => Fault::LinkUp { host, lan },
+                    "unplug" => Fault::Unplug { host, lan },
+                    _ => Fault::Plug { host, lan },
+                }
+            }
+            "addRoute" => {
+                let mut fields = self.fields("`addRoute`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
+                let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
+                let via = self.required(&mut fields, "via").and_then(|node| self.address(node));
+                self.finish(fields);
+                Fault::AddRoute { on: on?, to: to?, via: via? }
+            }
+            "deleteRoute" => {
+                let mut fields = self.fields("`deleteRoute`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
+                let to = self.required(&mut fields, "to").and_then(|node| self.cidr(node));
+                self.finish(fields);
+                Fault::DeleteRoute { on: on?, to: to? }
             }
             "powerOff" => Fault::PowerOff(self.host(value)?),
             "powerOn" => Fault::PowerOn(self.host(value)?),
@@ -365,13 +456,29 @@ impl Reader<'_> {
             "deletePod" => Fault::DeletePod(self.pods(value, key)?),
             "notReady" => Fault::NotReady(self.pods(value, key)?),
             "ready" => Fault::Ready(self.pods(value, key)?),
-            "flapBgp" => {
-                let mut fields = self.fields("`flapBgp`", value, &key.span)?;
+            word @ ("flapBgp" | "adminDown" | "adminUp") => {
+                let mut fields = self.fields("a BGP session", value, &key.span)?;
                 let on = self.required(&mut fields, "on").and_then(|node| self.speaker(node));
                 let peer = self.required(&mut fields, "peer");
+                let message = match word {
+                    "adminDown" => self.optional(&mut fields, "message").map(|node| self.text(node)),
+                    _ => None,
+                };
                 self.finish(fields);
                 let on = on?;
-                Fault::FlapBgp { peer: self.peer(peer?, &on)?, on }
+                let peer = self.peer(peer?, &on)?;
+                match word {
+                    "flapBgp" => Fault::FlapBgp { on, peer },
+                    "adminUp" => Fault::AdminUp { on, peer },
+                    _ => Fault::AdminDown { on, peer, message: message.unwrap_or(Some(String::new()))? },
+                }
+            }
+            "policy" => {
+                let mut fields = self.fields("`policy`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.router_name(node));
+                let reject = self.required(&mut fields, "reject").map(|node| self.list(node, Self::cidr));
+                self.finish(fields);
+                Fault::Policy { on: on?, reject: reject? }
             }
             "kernel" => {
                 let mut fields = self.fields("`kernel`", value, &key.span)?;
@@ -439,7 +546,7 @@ impl Reader<'_> {
     }
 
     /// A BGP peer: its address, or a host, which means the first address on a LAN both are on.
-    fn peer(&mut self, node: &Node, on: &str) -> Option<std::net::IpAddr> {
+    pub(super) fn peer(&mut self, node: &Node, on: &str) -> Option<std::net::IpAddr> {
         if let Some(address) = node.text().and_then(|text| text.parse().ok()) {
             return Some(address);
         }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Fields, HostKind, Reader};
 use crate::diagnostic::Diagnostic;
-use crate::scenario::{Gateways, Lan, Node as NodeHost, Router, Tester, Topology};
+use crate::scenario::{Gateways, Lan, MaxPrefixes, Node as NodeHost, Router, Sessions, Software, Tester, Topology};
 use crate::source::Span;
 use crate::yaml::{Key, Node, Value};
 
@@ -78,6 +78,9 @@ impl Reader<'_> {
         for (_, key, node) in &hosts {
             self.check_gateways(&key.text, node);
         }
+        for (_, key, node) in hosts.iter().filter(|(kind, ..)| *kind == HostKind::Router) {
+            self.read_peers(&key.text, node);
+        }
     }
 
     /// A mapping from names to things.
@@ -146,9 +149,70 @@ impl Reader<'_> {
         let accept = accept.map(|node| self.list(node, |reader, node| reader.number(node, 1, u32::MAX)));
         let reject = self.optional(&mut fields, "reject").map(|node| self.list(node, Self::cidr));
         let gateways = self.gateways(&mut fields, Gateways::None);
+        let software = self.optional(&mut fields, "software");
+        let software = software.and_then(|node| self.word(node, "software", Software::NAMES));
+        let networks = self.optional(&mut fields, "networks").map(|node| self.list(node, Self::cidr));
+        let sessions = self.sessions(&mut fields);
+        // Read when all hosts have their addresses.
+        self.optional(&mut fields, "peers");
         let addresses = self.addresses(topology, fields, taken);
         let (accept, reject) = (accept.unwrap_or_default(), reject.unwrap_or_default());
-        Some(Router { addresses, asn: asn?, accept, reject, gateways })
+        let (peers, networks) = (BTreeMap::new(), networks.unwrap_or_default());
+        Some(Router { software, peers, networks, sessions, addresses, asn: asn?, accept, reject, gateways })
+    }
+
+    /// What all sessions of a router have in common.
+    fn sessions(&mut self, fields: &mut Fields<'_>) -> Sessions {
+        let mut read = Sessions::default();
+        let flags = [
+            ("passive", &mut read.passive),
+            ("reflector", &mut read.reflector),
+            ("extendedNextHop", &mut read.extended_next_hop),
+            ("ttlSecurity", &mut read.ttl_security),
+        ];
+        for (key, flag) in flags {
+            *flag = self.optional(fields, key).and_then(|node| self.boolean(node)).unwrap_or(false);
+        }
+        read.password = self.optional(fields, "password").and_then(|node| self.text(node));
+        if let Some(node) = self.optional(fields, "families") {
+            let words = [("ipv4", false), ("ipv6", true)];
+            let list = self.list(node, |reader, node| reader.word(node, "family", &words));
+            (read.ipv4, read.ipv6) = (list.contains(&false), list.contains(&true));
+        }
+        if let Some(node) = self.optional(fields, "addPath") {
+            let span = fields.span_of("addPath");
+            if let Some(mut fields) = self.fields("`addPath`", node, &span) {
+                let receive = self.optional(&mut fields, "receive").and_then(|node| self.boolean(node));
+                let send = self.optional(&mut fields, "send").and_then(|node| self.number(node, 0, 255));
+                self.finish(fields);
+                read.add_path_receive = receive.unwrap_or(false);
+                read.add_path_send = send.and_then(|send| send.try_into().ok()).unwrap_or(0);
+            }
+        }
+        read.graceful_restart = self.optional(fields, "gracefulRestart").and_then(|node| self.duration(node));
+        if let Some(node) = self.optional(fields, "maxPrefixes") {
+            let span = fields.span_of("maxPrefixes");
+            if let Some(mut fields) = self.fields("`maxPrefixes`", node, &span) {
+                let limit = self.required(&mut fields, "limit").and_then(|node| self.number(node, 1, u32::MAX));
+                let restart = self.optional(&mut fields, "restart").and_then(|node| self.duration(node));
+                self.finish(fields);
+                read.max_prefixes = limit.map(|limit| MaxPrefixes { limit, restart });
+            }
+        }
+        read
+    }
+
+    /// Neighbours of a router by address or host, with their AS numbers.
+    fn read_peers(&mut self, router: &str, node: &Node) {
+        let Some(written) = node.get("peers") else { return };
+        let Some(fields) = self.fields("`peers`", written, &written.span) else { return };
+        for (key, node) in fields.entries {
+            let name = Node { span: key.span.clone(), value: Value::Text(key.text.clone()) };
+            let (peer, asn) = (self.peer(&name, router), self.number(node, 1, u32::MAX));
+            if let (Some(peer), Some(asn), Some(router)) = (peer, asn, self.topology.routers.get_mut(router)) {
+                router.peers.insert(peer, asn);
+            }
+        }
     }
 
     fn read_tester(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Tester> {

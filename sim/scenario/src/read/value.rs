@@ -204,6 +204,10 @@ impl Reader<'_> {
         self.host_of(node, "node", &[HostKind::Node])
     }
 
+    pub(super) fn router_name(&mut self, node: &Node) -> Option<String> {
+        self.host_of(node, "router", &[HostKind::Router])
+    }
+
     pub(super) fn speaker(&mut self, node: &Node) -> Option<String> {
         self.host_of(node, "node or router", &[HostKind::Node, HostKind::Router])
     }

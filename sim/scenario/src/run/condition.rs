@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use super::{Mismatch, Run};
 use crate::source::At;
-use crate::stage::{NoticeLine, StageError};
+use crate::stage::{Neighbor, NoticeLine, RibPath, Route, StageError};
 use crate::step::{
-    BgpCondition, Condition, Count, EndpointsCondition, NoticeCondition, RibCondition, RouteCondition,
-    VirtualServerCondition,
+    BgpCondition, Condition, Count, EndpointsCondition, NeighborCondition, NoticeCondition, RibCondition,
+    RouteCondition, VirtualServerCondition,
 };
 
 /// What was expected and what is seen, when they differ.
@@ -28,6 +28,7 @@ impl Run<'_> {
     fn difference(&mut self, condition: &Condition) -> Result<Difference, StageError> {
         Ok(match condition {
             Condition::Bgp(bgp) => self.bgp(bgp)?,
+            Condition::Neighbor(neighbor) => self.neighbor(neighbor)?,
             Condition::Rib(rib) => self.rib(rib)?,
             Condition::Route(route) => self.route(route)?,
             Condition::Endpoints(endpoints) => self.endpoints(endpoints)?,
@@ -70,14 +71,60 @@ impl Run<'_> {
         Ok(None)
     }
 
+    fn neighbor(&mut self, condition: &NeighborCondition) -> Result<Difference, StageError> {
+        let NeighborCondition { on, peer, up, received, accepted, because } = condition;
+        let neighbors = self.stage.neighbors(on)?;
+        let neighbor = neighbors.iter().find(|neighbor| neighbor.address == *peer);
+        let is_up = neighbor.is_some_and(|neighbor| neighbor.state.starts_with("Establ"));
+        let reason = neighbor.and_then(|neighbor| neighbor.reason.as_deref()).unwrap_or_default();
+        let holds = |count: &Option<Count>, seen: fn(&Neighbor) -> u64| {
+            count.is_none_or(|count| count.holds(neighbor.map_or(0, seen)))
+        };
+        let expected = if let Some(up) = up.filter(|up| *up != is_up) {
+            if up { "up".to_owned() } else { "not up".to_owned() }
+        } else if let (Some(count), false) = (received, holds(received, |n| n.received)) {
+            format!("with {count} received {}", plural(count, "path"))
+        } else if let (Some(count), false) = (accepted, holds(accepted, |n| n.accepted)) {
+            format!("with {count} accepted {}", plural(count, "path"))
+        } else if let Some(part) = because.as_ref().filter(|part| !reason.contains(part.as_str())) {
+            format!("ended because of \"{part}\"")
+        } else {
+            return Ok(None);
+        };
+        let seen = match neighbor {
+            None => "no such neighbour".to_owned(),
+            Some(n) => {
+                let counts = format!("{}, {} paths received, {} accepted", n.state, n.received, n.accepted);
+                if reason.is_empty() { counts } else { format!("{counts}; last end: {reason}") }
+            }
+        };
+        Ok(Some((format!("the BGP session of {on} with {peer} {expected}"), seen)))
+    }
+
     fn rib(&mut self, condition: &RibCondition) -> Result<Difference, StageError> {
-        let RibCondition { on, prefix, paths } = condition;
+        let RibCondition { on, prefix, paths, via, as_path } = condition;
         let rib = self.stage.rib(on, prefix.addr().is_ipv6())?;
-        let hops: Vec<String> =
-            rib.iter().filter(|path| path.prefix == *prefix).map(|path| path.next_hop.to_string()).collect();
+        let wanted = |path: &&RibPath| {
+            path.prefix == *prefix && via.is_none_or(|via| via == path.next_hop) && path.as_path.ends_with(as_path)
+        };
+        let hops: Vec<String> = rib.iter().filter(wanted).map(|path| path.next_hop.to_string()).collect();
         let difference = || {
-            let expected = format!("{paths} BGP {} to {prefix} on {on}", plural(paths, "path"));
-            let others = || format!("none; {on} has {} paths to other prefixes", rib.len());
+            let mut expected = format!("{paths} BGP {} to {prefix} on {on}", plural(paths, "path"));
+            if let Some(via) = via {
+                let _ = write!(expected, " by way of {via}");
+            }
+            if !as_path.is_empty() {
+                let _ = write!(expected, " with AS path {}", as_path_text(as_path));
+            }
+            let same: Vec<String> = rib
+                .iter()
+                .filter(|path| path.prefix == *prefix)
+                .map(|path| format!("{} [{}]", path.next_hop, as_path_text(&path.as_path)))
+                .collect();
+            let others = || match same.as_slice() {
+                [] => format!("none; {on} has {} paths to other prefixes", rib.len()),
+                _ => format!("none, but {}", same.join(", ")),
+            };
             let seen = if hops.is_empty() { others() } else { format!("{} ({})", hops.len(), hops.join(", ")) };
             (expected, seen)
         };
@@ -85,15 +132,17 @@ impl Run<'_> {
     }
 
     fn route(&mut self, condition: &RouteCondition) -> Result<Difference, StageError> {
-        let RouteCondition { on, to, next_hops } = condition;
+        let RouteCondition { on, to, next_hops, protocol } = condition;
         let routes = self.stage.routes(on, to.addr().is_ipv6())?;
-        let route = routes.iter().find(|route| route.prefix == *to);
+        let counts = |route: &&Route| route.prefix == *to && protocol.is_none_or(|p| p == route.protocol);
+        let route = routes.iter().find(counts);
         // A connected route has no gateway, yet it is a way.
         let count = route.map_or(0, |route| route.next_hops.len().max(1));
+        let of = protocol.map(|p| format!(" of protocol {p}")).unwrap_or_default();
         let difference = || {
             let expected = match next_hops.max {
-                Some(0) => format!("no route to {to} on {on}"),
-                _ => format!("a route to {to} with {next_hops} next {} on {on}", plural(next_hops, "hop")),
+                Some(0) => format!("no route to {to}{of} on {on}"),
+                _ => format!("a route to {to}{of} with {next_hops} next {} on {on}", plural(next_hops, "hop")),
             };
             let seen = route.map_or_else(|| "no such route".to_owned(), |route| route.text.trim().to_owned());
             (expected, seen)
@@ -193,10 +242,15 @@ impl Run<'_> {
     }
 }
 
+fn as_path_text(path: &[u32]) -> String {
+    path.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// What a condition looks at.
 fn subject(condition: &Condition) -> String {
     match condition {
         Condition::Bgp(bgp) => format!("BGP on {}", bgp.on),
+        Condition::Neighbor(neighbor) => format!("BGP on {}", neighbor.on),
         Condition::Rib(rib) => format!("BGP on {}", rib.on),
         Condition::Route(route) => format!("the routes of {}", route.on),
         Condition::Endpoints(of) => format!("service {}/{}", of.namespace, of.service),

@@ -9,7 +9,7 @@ use super::condition::plural;
 use super::{Mismatch, Run, Stop};
 use crate::scenario::Topology;
 use crate::stage::{LoadResult, TraceRequest, TraceResult};
-use crate::step::{Count, LoadExpect, Origin, SourceMatch, Step, TraceExpect};
+use crate::step::{Ask, Count, LoadExpect, Origin, SourceMatch, Step, TraceExpect};
 use crate::text::show_duration;
 
 impl Run<'_> {
@@ -38,6 +38,18 @@ impl Run<'_> {
         }
         Err(Stop::Fail(Mismatch { place: step.span.place(), expected: expected.join("\n"), seen: seen.join("\n") }))
     }
+}
+
+/// What an answer lacks; `None`: it is as it should be.
+pub(super) fn answer(ask: &Ask, answer: &Result<String, String>) -> Option<String> {
+    let Ok(text) = answer else { return Some("something".to_owned()) };
+    let lacking = ask.contains.iter().find(|part| !text.contains(part.as_str()));
+    let unmatched = ask.matches.iter().find(|regex| !regex.is_match(text));
+    let unwanted = ask.absent.iter().find(|part| text.contains(part.as_str()));
+    lacking
+        .map(|part| format!("\"{part}\""))
+        .or_else(|| unmatched.map(|regex| format!("what matches `{regex}`")))
+        .or_else(|| unwanted.map(|part| format!("no \"{part}\"")))
 }
 
 /// Pairs of expected and seen.

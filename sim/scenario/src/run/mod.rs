@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::report::{Outcome, StepOutcome, Verdict};
 use crate::scenario::Scenario;
 use crate::sink::{Event, Sink};
-use crate::stage::{Stage, StageError};
-use crate::step::{Action, Conditions, LoadExpect, Show, Step};
+use crate::stage::{Answer, Stage, StageError};
+use crate::step::{Action, Ask, Conditions, LoadExpect, Show, Step};
 use crate::text::show_duration;
 
 /// How to run.
@@ -40,6 +40,8 @@ impl From<StageError> for Stop {
     }
 }
 
+/// An answer of so many lines is not printed a second time.
+const SHORT: usize = 12;
 /// Calls without any progress of time after which a stage counts as stuck.
 const STUCK_CALLS: u32 = 1_000_000;
 
@@ -195,6 +197,7 @@ impl Run<'_> {
                 let done = self.stage.fault(fault)?;
                 self.sink.event(Event::Remark(&done));
             }
+            Action::Ask(ask) => self.ask(step, ask)?,
             Action::Trace { request, expect } => {
                 let result = self.stage.trace(request)?;
                 self.sink.event(Event::Output(&result.text));
@@ -206,6 +209,48 @@ impl Run<'_> {
             }
         }
         self.show_after(step.show.as_ref())
+    }
+
+    /// Asks a host's tool until its answer is as it should be.
+    fn ask(&mut self, step: &Step, ask: &Ask) -> Result<(), Stop> {
+        let start = self.stage.now();
+        let limit = start.saturating_add(ask.within);
+        let mut idle = 0;
+        loop {
+            // A tool that fails says so, and may work the next time.
+            let answer = match self.stage.ask(&ask.on, ask.software, &ask.run) {
+                Err(StageError::Unsupported(what)) => return Err(StageError::Unsupported(what).into()),
+                Err(error) => Err(error.to_string()),
+                Ok(Answer::NotAsked(why)) => {
+                    self.sink.event(Event::Remark(&format!("not asked: {why}")));
+                    return Ok(());
+                }
+                Ok(Answer::Printed(text)) => Ok(text),
+            };
+            let missing = judge::answer(ask, &answer);
+            let now = self.stage.now();
+            if missing.is_none() || now >= limit {
+                let text = answer.unwrap_or_else(|error| error);
+                self.command(&ask.on, &ask.run);
+                self.sink.event(Event::Output(&text));
+                let Some(missing) = missing else { return Ok(()) };
+                let within = match ask.within {
+                    Duration::ZERO => String::new(),
+                    within => format!(" within {}", show_duration(within)),
+                };
+                let expected = format!("`{}` on {} prints {missing}{within}", ask.run, ask.on);
+                // It was printed already; the report repeats it only if it is short.
+                let seen = match text.lines().count() {
+                    lines @ SHORT.. => format!("{lines} lines without it, printed above"),
+                    _ => text,
+                };
+                return Err(Stop::Fail(Mismatch { place: step.span.place(), expected, seen }));
+            }
+            idle = if self.stage.advance(limit) > now { 0 } else { idle + 1 };
+            if idle > STUCK_CALLS {
+                return Err(stuck());
+            }
+        }
     }
 
     fn command(&mut self, host: &str, command: &str) {

@@ -176,6 +176,7 @@ pub(super) fn title(step: &Step) -> String {
         Action::Scale { namespace, deployment, replicas } => format!("scale {namespace}/{deployment} to {replicas}"),
         Action::Patch { kind, namespace, name, .. } => format!("patch {kind} {namespace}/{name}"),
         Action::Fault(fault) => format!("fault: {}", fault),
+        Action::Ask(ask) => format!("ask {} on {}: {}", ask.software.as_str(), ask.on, ask.run),
         Action::Trace { request, .. } => format!("trace from {} to {}", request.from, request.to),
     }
 }
@@ -186,6 +187,7 @@ fn kinds<'a>(conditions: impl Iterator<Item = &'a Condition>) -> String {
     for condition in conditions {
         let word = match condition {
             Condition::Bgp(_) => "BGP sessions",
+            Condition::Neighbor(_) => "BGP sessions",
             Condition::Rib(_) => "BGP paths",
             Condition::Route(_) => "routes",
             Condition::Endpoints(_) => "endpoints",

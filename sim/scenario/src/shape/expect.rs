@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use super::{Cidr, Count, Duration, OneOrMany, Target};
+use super::{Address, Cidr, Count, Duration, OneOrMany, Target};
 
 /// Conditions and a limit.
 #[derive(JsonSchema)]
@@ -14,6 +14,8 @@ pub(super) struct Until {
     within: Duration,
     /// BGP sessions, by host.
     bgp: Option<OneOrMany<BTreeMap<String, Bgp>>>,
+    /// One BGP session.
+    neighbor: Option<OneOrMany<Neighbor>>,
     /// BGP paths to a prefix.
     rib: Option<OneOrMany<Rib>>,
     /// A route in a kernel.
@@ -47,6 +49,8 @@ pub(super) enum Expect {
 pub(super) struct Conditions {
     /// BGP sessions, by host.
     bgp: Option<OneOrMany<BTreeMap<String, Bgp>>>,
+    /// One BGP session.
+    neighbor: Option<OneOrMany<Neighbor>>,
     /// BGP paths to a prefix.
     rib: Option<OneOrMany<Rib>>,
     /// A route in a kernel.
@@ -73,6 +77,24 @@ pub(super) struct Bgp {
     accepted: Option<Count>,
 }
 
+/// One BGP session as one side of it sees it.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Neighbor {
+    /// Node or router.
+    on: String,
+    /// The other side: its address, or a host.
+    peer: String,
+    /// Whether the session is up.
+    up: Option<bool>,
+    /// Paths received.
+    received: Option<Count>,
+    /// Paths left after the import policy.
+    accepted: Option<Count>,
+    /// Text in the reason for the end of the last session or attempt; of our own agent only.
+    because: Option<String>,
+}
+
 /// BGP paths to a prefix.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase", deny_unknown_fields)]
@@ -83,6 +105,10 @@ pub(super) struct Rib {
     prefix: Cidr,
     /// Paths to it.
     paths: Count,
+    /// Counts only paths with this next hop.
+    via: Option<Address>,
+    /// Counts only paths that end with these AS numbers, the origin last.
+    as_path: Option<OneOrMany<u32>>,
 }
 
 /// A route in a kernel.
@@ -95,6 +121,8 @@ pub(super) struct Route {
     to: Cidr,
     /// Gateways; 0 means no such route, a connected route counts as 1.
     nexthops: Count,
+    /// Only routes of this protocol count: 17 are ours, 4 are `static`.
+    protocol: Option<u8>,
 }
 
 /// Endpoints of a service.

@@ -2,20 +2,34 @@
 
 use schemars::JsonSchema;
 
+use super::{Cidr, OneOrMany};
+
 /// Something that goes wrong, or right again.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub(super) enum Fault {
-    /// The agent of a node dies without a word; the kernel keeps its state.
+    /// The daemon of a node or router dies without a word; the kernel keeps its state.
     KillAgent(String),
-    /// The agent of a node starts.
+    /// The daemon of a node or router starts.
     StartAgent(String),
-    /// The agent of a node ends in order and starts again, as in an upgrade.
+    /// The daemon of a node or router ends in order and starts again, as in an upgrade.
     RestartAgent(String),
     /// A host loses its link to a LAN.
     Cut(Link),
     /// The link is there again.
     Heal(Link),
+    /// Somebody sets a host's interface down; the kernel drops what depends on it.
+    LinkDown(Link),
+    /// Somebody sets it up again, with the addresses and default routes it had.
+    LinkUp(Link),
+    /// The cable is pulled out: the kernel sees that the carrier is lost, and keeps its routes.
+    Unplug(Link),
+    /// The cable is back.
+    Plug(Link),
+    /// Somebody else adds a route.
+    AddRoute(ForeignRoute),
+    /// That route is deleted again.
+    DeleteRoute(ForeignDestination),
     /// A host stops at once.
     PowerOff(String),
     /// A host boots.
@@ -36,6 +50,12 @@ pub(super) enum Fault {
     Ready(Pods),
     /// A BGP session is reset.
     FlapBgp(Session),
+    /// A BGP session is shut down by its operator, until `adminUp`.
+    AdminDown(Shutdown),
+    /// A BGP session that was shut down may come again.
+    AdminUp(Session),
+    /// The import policy of a router changes while it runs.
+    Policy(Policy),
     /// Calls into the kernel of a node fail.
     Kernel(KernelFault),
     /// Someone deletes our state from the kernel of a node behind the agent's back.
@@ -50,6 +70,28 @@ pub(super) struct Link {
     host: String,
     /// LAN.
     lan: String,
+}
+
+/// A route that is not ours: protocol `static`, metric 0.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ForeignRoute {
+    /// Host.
+    on: String,
+    /// Destination, as a prefix.
+    to: String,
+    /// Gateway.
+    via: String,
+}
+
+/// A destination of somebody else's route.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ForeignDestination {
+    /// Host.
+    on: String,
+    /// Destination, as a prefix.
+    to: String,
 }
 
 /// Pods: all that match.
@@ -74,6 +116,28 @@ pub(super) struct Session {
     on: String,
     /// The peer: its address, or a host.
     peer: String,
+}
+
+/// A BGP session, and what its operator says.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Shutdown {
+    /// Node or router on which it is shut down.
+    on: String,
+    /// The peer: its address, or a host.
+    peer: String,
+    /// For the operator of the other side (RFC 9003).
+    message: Option<String>,
+}
+
+/// An import policy.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Policy {
+    /// Router.
+    on: String,
+    /// Prefixes it refuses from now on, each one itself and everything inside; an empty list refuses nothing.
+    reject: OneOrMany<Cidr>,
 }
 
 /// Failing calls into a kernel.

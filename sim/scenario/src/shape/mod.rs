@@ -154,13 +154,76 @@ struct Node {
     addresses: BTreeMap<String, OneOrMany<Address>>,
 }
 
+/// A program that speaks BGP.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Software {
+    Fairway,
+    Gobgp,
+    Bird,
+    Frr,
+    Exabgp,
+}
+
+/// An IP family.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// Several paths of a prefix (RFC 7911).
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct AddPath {
+    /// It takes them.
+    receive: Option<bool>,
+    /// It sends so many; default 0: only the best one.
+    send: Option<u8>,
+}
+
+/// A limit of prefixes of each family.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct MaxPrefixes {
+    /// So many are taken; one more ends the session.
+    limit: u32,
+    /// After that time the session may come again; absent: when it is reset by hand.
+    restart: Option<Duration>,
+}
+
 /// A BGP router outside the cluster: waits for sessions and puts what it learns into its kernel with ECMP. Keys other
 /// than those listed are names of LANs, with one address or a list of them.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 struct Router {
+    /// Who plays it on a stage with a real kernel, whatever `--routers` says. In memory it is always our own agent.
+    software: Option<Software>,
     /// Its AS number.
     asn: u32,
+    /// Neighbours that it knows and dials, by address or host, with their AS numbers.
+    peers: Option<BTreeMap<String, u32>>,
+    /// It dials none of `peers`.
+    passive: Option<bool>,
+    /// TCP MD5 password (RFC 2385) of the sessions with `peers`.
+    password: Option<String>,
+    /// Families of its sessions; default both.
+    families: Option<OneOrMany<Family>>,
+    /// Own prefixes to announce.
+    networks: Option<OneOrMany<Cidr>>,
+    /// Several paths of a prefix (RFC 7911).
+    add_path: Option<AddPath>,
+    /// Graceful restart (RFC 4724): how long others shall keep its routes.
+    graceful_restart: Option<Duration>,
+    /// A limit of prefixes for each neighbour.
+    max_prefixes: Option<MaxPrefixes>,
+    /// Neighbours of its own AS are its clients (RFC 4456).
+    reflector: Option<bool>,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    extended_next_hop: Option<bool>,
+    /// Packets of neighbours must come from the link, with TTL 255 (RFC 5082).
+    ttl_security: Option<bool>,
     /// AS numbers of peers it accepts; none of them means nobody.
     accept: Option<OneOrMany<u32>>,
     /// Prefixes it refuses on import: each one itself and everything inside.
@@ -245,6 +308,29 @@ struct Step {
     fault: Option<Fault>,
     /// Follows one packet.
     trace: Option<Trace>,
+    /// Asks a host's own tool.
+    ask: Option<Ask>,
+}
+
+/// A question to the tool of a router or node, judged by the text it prints. Played where the host runs that software,
+/// passed over elsewhere.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Ask {
+    /// Node or router.
+    on: String,
+    /// The software that has the tool; default that of the router, `fairway` on a node.
+    r#as: Option<Software>,
+    /// What is typed in a shell: `birdc show protocols all`, `vtysh -c 'show bgp summary'`, `gobgp neighbor`.
+    run: String,
+    /// Texts that are printed.
+    contains: Option<OneOrMany<String>>,
+    /// Regular expressions of which each matches; `^` and `$` are the ends of a line.
+    matches: Option<OneOrMany<String>>,
+    /// Texts that are not printed.
+    absent: Option<OneOrMany<String>>,
+    /// How long to wait for all that; default: it holds now.
+    within: Option<Duration>,
 }
 
 /// Where a connection starts: a host, or a pod.

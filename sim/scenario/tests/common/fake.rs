@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fairway_mconnect::Report;
 use fairway_scenario::{
-    EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, RealServer, RibPath, Route,
-    Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, RealServer, RibPath,
+    Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 
 pub struct Fake {
@@ -136,6 +136,7 @@ impl Stage for Fake {
             since: (up || n == 1).then_some(Duration::from_secs(4)),
             received: 2,
             accepted: 2,
+            reason: (n == 2).then(|| "peer sent Cease".to_owned()),
         };
         Ok((1..5).rev().map(neighbor).collect())
     }
@@ -150,6 +151,15 @@ impl Stage for Fake {
             attrs: "[{Origin: ?}]".to_owned(),
         };
         Ok(if self.is_ready() && !ipv6 { (1..3).rev().map(path).collect() } else { Vec::new() })
+    }
+
+    fn ask(&mut self, host: &str, software: Software, run: &str) -> Result<Answer, StageError> {
+        self.log.push(format!("ask {host} {run}"));
+        match software {
+            Software::Bird if !self.is_ready() => Err(StageError::Refused("birdc: no such socket".to_owned())),
+            Software::Bird => Ok(Answer::Printed("name1 BGP up\nname2 BGP Passive\n".to_owned())),
+            other => Ok(Answer::NotAsked(format!("{host} runs bird, not {}", other.as_str()))),
+        }
     }
 
     fn routes(&mut self, _: &str, _: bool) -> Result<Vec<Route>, StageError> {

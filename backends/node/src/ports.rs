@@ -1,4 +1,5 @@
-//! The admin port, on a thread of its own: whoever reads a long table there holds up no keepalive.
+//! The ports at which others look at a node (gobgp, the kubelet, Prometheus), on a thread of their own: whoever reads
+//! a long table there holds up no keepalive.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,31 +8,45 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fairway_backend_admin::{Job, serve};
-use fairway_objects::{Notice, NoticeChange, Subject};
+use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::health::{self, Port};
 
 /// How long an address that is taken is left alone.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The thread. Dropping it closes the port.
+/// The thread. Dropping it closes the ports.
 #[derive(Debug)]
-pub(crate) struct Admin {
+pub(crate) struct Ports {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Admin {
-    /// Listens on all addresses; one that cannot be had is a notice, and tried again.
+impl Ports {
+    /// Opens the ports of a configuration, in the namespace of the calling thread. A port for the kubelet or Prometheus
+    /// that cannot be had is an error, as for kube-router; one for gobgp is a notice, and tried again.
     pub(crate) fn start(
-        addresses: Vec<SocketAddr>,
+        config: &NodeConfig,
         enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
         jobs: mpsc::Sender<Job>,
         notices: mpsc::UnboundedSender<NoticeChange>,
-    ) -> io::Result<Admin> {
+    ) -> Result<Ports, String> {
+        let mut http: Vec<Port> = vec![];
+        if let Some(address) = config.health {
+            let port = health::probes(address, jobs.clone());
+            http.push(port.map_err(|error| format!("health port {address}: {error}"))?);
+        }
+        if let Some((address, path)) = &config.metrics {
+            let port = health::metrics(*address, path, jobs.clone());
+            http.push(port.map_err(|error| format!("metrics port {address}: {error}"))?);
+        }
+        let addresses = config.admin.clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name("admin port".into()).spawn(move || {
+        let failed = |error: io::Error| format!("no thread for the ports: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let thread = std::thread::Builder::new().name("ports".into()).spawn(move || {
             if let Err(error) = enter() {
                 return raise(&notices, &notice("", format!("entering the network namespace: {error}")));
             }
@@ -39,15 +54,19 @@ impl Admin {
                 for address in addresses {
                     tokio::spawn(listen(address, jobs.clone(), notices.clone()));
                 }
+                for port in http {
+                    // It listens already, and accepting goes on whatever happens to one connection.
+                    tokio::spawn(port.serve());
+                }
                 // An error means that we are dropped, which is what is waited for.
                 let _dropped = stopped.await;
             });
-        })?;
-        Ok(Admin { stop: Some(stop), thread: Some(thread) })
+        });
+        Ok(Ports { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }
 }
 
-impl Drop for Admin {
+impl Drop for Ports {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

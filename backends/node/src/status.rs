@@ -1,0 +1,62 @@
+//! The node as a whole, as messages of the admin port.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fairway_agent::{Agent, PlaneView};
+use fairway_backend_admin::client::{Notice, Parked, Plane, Status};
+use fairway_desired::{Fault, Outcome};
+
+/// What `fairway status`, probes and metrics are made of.
+pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: Instant) -> Status {
+    // The wall clock at the zero of the agent's clock.
+    let zero = SystemTime::now().checked_sub(epoch.elapsed()).unwrap_or(UNIX_EPOCH);
+    Status {
+        node,
+        version: env!("CARGO_PKG_VERSION").into(),
+        started_ms: ms(started),
+        synced: agent.synced(),
+        in_sync: agent.in_sync(),
+        planes: agent.planes().into_iter().map(|view| plane(view, zero)).collect(),
+        notices: agent
+            .notices()
+            .map(|n| Notice { subject: n.subject.to_string(), field: n.field.clone(), reason: n.reason.clone() })
+            .collect(),
+    }
+}
+
+fn ms(at: SystemTime) -> u64 {
+    let since: Duration = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn plane(view: PlaneView, zero: SystemTime) -> Plane {
+    let stats = view.stats;
+    Plane {
+        name: view.plane.as_str().into(),
+        in_use: view.in_use,
+        settled: view.settled,
+        desired: view.desired as u64,
+        pending: (view.pending_puts + view.pending_deletes) as u64,
+        parked: view.parked.into_iter().map(|(key, outcome)| Parked { key, outcome: said(outcome) }).collect(),
+        puts: stats.puts,
+        deletes: stats.deletes,
+        refused: stats.refused,
+        busy: stats.busy,
+        faults: stats.faults,
+        succeeded_ms: stats.succeeded_at.map(|at| ms(zero + at)),
+        fault: view.fault.map(|fault| match fault {
+            Fault::Interrupted => "interrupted again and again".into(),
+            Fault::Lost => "socket lost or overrun again and again".into(),
+            Fault::Denied => "no permission".into(),
+            Fault::Unsupported(what) => format!("not supported: {what}"),
+        }),
+    }
+}
+
+fn said(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Refused(errno) => format!("refused: {}", std::io::Error::from_raw_os_error(errno)),
+        Outcome::Foreign => "not ours, left alone".into(),
+        other => format!("{other:?}"),
+    }
+}
