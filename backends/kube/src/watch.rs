@@ -391,7 +391,7 @@ impl Watch {
             (Phase::Stream, _) => {}
             (Phase::List { .. }, _) => self.phase = Phase::List { next: None },
             // Whoever may not list may still watch.
-            (Phase::Check, 403 | 404 | 405) => {
+            (Phase::Check, 403..=405) => {
                 self.phase = Phase::Watch;
                 failure.at_once = true;
             }

@@ -1,13 +1,19 @@
 //! An API server at its worst, and what the watches make of it.
 
+mod folder;
 mod server;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairway_backend_kube::{Access, Cluster, Obstacle, Start};
 use fairway_objects::Kind;
+use folder::Folder;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use server::{
     Answer, Client, Server, bookmark, cut, dribble, event, lines, list, no_streams, service, status, until_closed,
     whole,
@@ -340,7 +346,7 @@ fn a_token_that_was_replaced_is_read_again() {
     let expire: Answer = Box::new(move |stream| std::fs::write(replace, "new").and_then(|()| refuse(stream)));
     let server = Server::start(vec![expire, lines(&[bookmark(5, true)])]);
     let users = "[{name: c, user: {tokenFile: token}}]";
-    let file = folder.kubeconfig(&format!("server: 'http://{}'", server.address), users);
+    let file = kubeconfig(&folder, &format!("server: 'http://{}'", server.address), users);
     let client = Client::with(Access::new("", &file));
     let bearer = |wanted: &str| {
         let request = server.request();
@@ -354,38 +360,82 @@ fn a_token_that_was_replaced_is_read_again() {
     assert!(client.notice().starts_with("- "));
 }
 
-/// A folder that goes when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("fairway-access-{name}-{}", std::process::id()));
-        let _none = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn write(&self, file: &str, text: &str) -> String {
-        let path = self.0.join(file);
-        std::fs::write(&path, text).expect("a file");
-        path.display().to_string()
-    }
-
-    fn kubeconfig(&self, cluster: &str, users: &str) -> String {
-        self.write(
-            "kubeconfig",
-            &format!(
-                "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: b, user: \
-                 c}}}}]\nclusters: [{{name: b, cluster: {{{cluster}}}}}]\nusers: {users}\n"
-            ),
-        )
-    }
+/// A certificate that vouches for itself, and its key.
+fn certificate(name: &str) -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed([name.to_string()]).expect("a certificate")
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
+/// A server of this certificate that lets in clients of that one.
+fn tls(own: &CertifiedKey<KeyPair>, client: &CertifiedKey<KeyPair>) -> Option<Arc<ServerConfig>> {
+    let mut clients = RootCertStore::empty();
+    clients.add(client.cert.der().clone()).expect("a certificate");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(clients)).build().expect("a verifier");
+    let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![own.cert.der().clone()], key.into())
+        .expect("a configuration");
+    Some(Arc::new(config))
+}
+
+#[test]
+fn certificates_that_rotate_are_read_again_on_both_sides() {
+    let folder = Folder::new("tls");
+    let user = |user: &CertifiedKey<KeyPair>| {
+        folder.write("user.crt", &user.cert.pem());
+        folder.write("user.key", &user.signing_key.serialize_pem());
+    };
+    let (first, second, alice, bob) =
+        (certificate("127.0.0.1"), certificate("127.0.0.1"), certificate("alice"), certificate("bob"));
+    folder.write("ca.crt", &first.cert.pem());
+    user(&alice);
+    let server = Server::with(
+        "127.0.0.1:0".parse().expect("an address"),
+        vec![lines(&[event("ADDED", &service("a", 1, 1)), bookmark(5, true)])],
+        tls(&first, &alice),
+    );
+    let address = server.address;
+    let cluster = format!("server: 'https://{address}', certificate-authority: ca.crt");
+    let file = kubeconfig(&folder, &cluster, "[{name: c, user: {client-certificate: user.crt, client-key: user.key}}]");
+    let client = Client::with(Access::new("", &file));
+    client.says(&["[", "+a:1", "]"]);
+    drop(server);
+    let _refused = client.notice();
+
+    let script = vec![list(6, "", &[]), lines(&[event("ADDED", &service("b", 6, 2))])];
+    let server = Server::with(address, script, tls(&second, &bob));
+    // Until the notice went, the reason that stands is the first one.
+    client.says_no_more();
+    folder.write("ca.crt", &second.cert.pem());
+    user(&bob);
+    client.says(&["+b:2"]);
+    assert!(client.notice().starts_with("- "));
+    drop(server);
+}
+
+#[test]
+fn a_server_with_another_certificate_is_not_believed() {
+    let folder = Folder::new("stranger");
+    let (known, stranger) = (certificate("127.0.0.1"), certificate("127.0.0.1"));
+    folder.write("ca.crt", &known.cert.pem());
+    let script = vec![lines(&[bookmark(5, true)])];
+    let server = Server::with("127.0.0.1:0".parse().expect("an address"), script, tls(&stranger, &known));
+    let cluster = format!("server: 'https://{}', certificate-authority: ca.crt", server.address);
+    let client = Client::with(Access::new("", &kubeconfig(&folder, &cluster, "[]")));
+    let notice = client.notice();
+    assert!(notice.contains("unreachable since") && notice.contains("certificate"), "{notice}");
+    client.says_no_more();
+}
+
+/// Writes a kubeconfig and returns its path.
+fn kubeconfig(folder: &Folder, cluster: &str, users: &str) -> String {
+    folder.write(
+        "kubeconfig",
+        &format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: b, user: \
+                 c}}}}]\nclusters: [{{name: b, cluster: {{{cluster}}}}}]\nusers: {users}\n"
+        ),
+    )
 }
 
 fn refused(access: Access) -> String {
@@ -412,7 +462,7 @@ fn what_cannot_be_used_is_named_with_file_and_field() {
         "contexts[].context.cluster: no cluster is called `b`",
     );
     let cluster = |cluster: &str, users: &str, wanted: &str| {
-        let path = folder.kubeconfig(cluster, users);
+        let path = kubeconfig(&folder, cluster, users);
         let said = file("", &path);
         assert!(said.starts_with(&format!("--kubeconfig {path}: ")) && said.contains(wanted), "{wanted} not in {said}");
     };
@@ -446,7 +496,7 @@ fn what_cannot_be_used_is_named_with_file_and_field() {
 #[test]
 fn master_overrides_the_server_of_the_kubeconfig_and_needs_no_scheme() {
     let folder = Folder::new("master");
-    let file = folder.kubeconfig("server: 'http://127.0.0.1:1'", "[]");
+    let file = kubeconfig(&folder, "server: 'http://127.0.0.1:1'", "[]");
     let server = Server::start(vec![lines(&[bookmark(5, true)])]);
     let client = Client::with(Access::new(&server.address.to_string(), &file));
     assert_eq!(client.cluster.server(), format!("http://{}", server.address));

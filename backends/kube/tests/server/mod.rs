@@ -1,7 +1,7 @@
 //! A scripted HTTP server: each request gets the next answer of a list, byte by byte as a test wants it.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,12 +11,18 @@ use std::time::Duration;
 
 use fairway_backend_kube::{Access, Cluster, Start, Watched};
 use fairway_objects::{Delta, Kind, NoticeChange, Object};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Nothing in a test takes longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is sent to a request.
-pub(crate) type Answer = Box<dyn FnOnce(&mut TcpStream) -> std::io::Result<()> + Send>;
+pub(crate) type Answer = Box<dyn FnOnce(&mut dyn Write) -> std::io::Result<()> + Send>;
+
+/// A connection, with TLS or without.
+trait Connection: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Connection for T {}
 
 /// A request, its first line and its headers.
 #[derive(Debug, Clone)]
@@ -38,7 +44,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     over: Arc<AtomicBool>,
     requests: Receiver<Request>,
-    held: Arc<Mutex<Vec<TcpStream>>>,
+    held: Arc<Mutex<Vec<Box<dyn Connection>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,20 +54,32 @@ impl Server {
     }
 
     pub(crate) fn at(address: SocketAddr, script: Vec<Answer>) -> Server {
+        Server::with(address, script, None)
+    }
+
+    pub(crate) fn with(address: SocketAddr, script: Vec<Answer>, tls: Option<Arc<ServerConfig>>) -> Server {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let over = Arc::new(AtomicBool::new(false));
-        let held = Arc::new(Mutex::new(vec![]));
+        let held: Arc<Mutex<Vec<Box<dyn Connection>>>> = Arc::new(Mutex::new(vec![]));
         let (tell, requests) = channel();
         let (flag, hold) = (over.clone(), held.clone());
         let mut script: VecDeque<Answer> = script.into();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { continue };
+                let Ok(stream) = stream else { continue };
                 if flag.load(Ordering::SeqCst) {
                     return;
                 }
-                let Some(request) = read(&stream) else { continue };
+                stream.set_nodelay(true).expect("a TCP connection");
+                let mut stream: Box<dyn Connection> = match &tls {
+                    None => Box::new(stream),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls.clone()).expect("a configuration that works");
+                        Box::new(StreamOwned::new(connection, stream))
+                    }
+                };
+                let Some(request) = read(&mut stream) else { continue };
                 let _nobody = tell.send(request);
                 match script.pop_front() {
                     // Whoever asked may be gone.
@@ -91,7 +109,7 @@ impl Drop for Server {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &mut dyn Read) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     let uri = first.split(' ').nth(1)?.to_string();
@@ -146,7 +164,6 @@ pub(crate) fn until_closed(text: impl Into<String>) -> Answer {
 pub(crate) fn dribble(lines: &[String]) -> Answer {
     let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
     Box::new(move |stream| {
-        stream.set_nodelay(true)?;
         write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")?;
         for byte in body.as_bytes() {
             stream.write_all(b"1\r\n")?;
