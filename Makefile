@@ -1,8 +1,8 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit fuzz scenarios kernel netns uml guest lint bench bench-kernel bench-bgp deps
+.PHONY: test build unit fuzz scenarios kernel netns interop uml guest lint bench bench-kernel bench-bgp deps
 
-test: deps lint build kernel unit fuzz scenarios netns uml guest
+test: deps lint build kernel unit fuzz scenarios netns interop uml guest
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
 DAEMONS = bird2 exabgp frr gobgpd
@@ -55,6 +55,13 @@ kernel: build
 # On this machine's kernel, as far as it goes.
 netns: build
 	./target/release/fairway run scenarios --stage netns --quiet --may-skip scenarios/may-skip.txt
+
+# The basics with each of the routing daemons. The rest of scenarios/interop names its daemons itself, and is played by
+# netns and uml.
+interop: build
+	for daemon in gobgp bird frr exabgp; do \
+	  ./target/release/fairway run scenarios/interop/sessions.yaml --stage netns --quiet --routers $$daemon || exit 1; \
+	done
 
 # On a kernel that has everything: all scenarios, and the first of them with the routers of others.
 uml: build kernel

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand, ValueEnum};
-use fairway_backend_admin::client::{Client, ClientError, Event, Explanation, Neighbor, Path, Table, is_destination};
+use fairway_backend_admin::client::{
+    Bfd, Client, ClientError, Event, Explanation, Neighbor, Path, Table, is_destination,
+};
 
 use crate::USAGE;
 
@@ -224,7 +226,34 @@ fn remark(n: &Neighbor) -> String {
     if n.state != "Established" {
         return n.last_error.clone().unwrap_or_default();
     }
-    String::new()
+    match &n.bfd {
+        Some(bfd) if bfd.state != "Up" => format!("BFD {}", bfd.state),
+        _ => String::new(),
+    }
+}
+
+/// A BFD session in two rows.
+fn bfd_rows(bfd: &Bfd) -> [String; 2] {
+    let because = |why: &str| if why.is_empty() { String::new() } else { format!(" ({why})") };
+    let hops = if bfd.multihop { ", over several hops" } else { "" };
+    let state = format!(
+        "{}{} for {}{hops}; the other side {}{}; came up {} times",
+        bfd.state,
+        because(&bfd.diagnostic),
+        age(bfd.since_ms),
+        bfd.remote_state,
+        because(&bfd.remote_diagnostic),
+        bfd.ups
+    );
+    let time = |us: u64| format!("{} ms", us as f64 / 1000.0);
+    let tx = bfd
+        .tx_interval_us
+        .map_or_else(|| "no packets, as the other side wishes".into(), |us| format!("a packet each {}", time(us)));
+    let patience = match bfd.detection_time_us {
+        0 => "nothing heard yet".to_string(),
+        us => format!("down after {} of silence", time(us)),
+    };
+    [state, format!("{tx}; {patience}; {} sent, {} received", bfd.packets_sent, bfd.packets_received)]
 }
 
 fn details(n: &Neighbor) -> String {
@@ -252,6 +281,9 @@ fn details(n: &Neighbor) -> String {
         (n.stale, "its routes are kept although its session ended"),
     ];
     row("is", flags.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect::<Vec<_>>().join(", "));
+    for said in n.bfd.as_ref().map(bfd_rows).into_iter().flatten() {
+        row("bfd", said);
+    }
     row("graceful restart", n.graceful_restart_s.map(|s| format!("{s} s")).unwrap_or_default());
     for f in &n.families {
         row(&f.family, format!("{} received, {} accepted, {} advertised", f.received, f.accepted, f.advertised));

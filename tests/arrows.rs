@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("backends/admin", &["engine/bgp", "engine/desired"]),
+    ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
@@ -34,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "backends/node",
         &[
             "backends/admin",
+            "backends/bfd",
             "backends/bgp",
             "backends/filter",
             "backends/ipvs",
@@ -46,7 +48,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("backends/route", &["backends/netlink", "engine/desired"]),
     ("benches", &["engine/objects"]),
-    ("engine/agent", &["engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"]),
+    (
+        "engine/agent",
+        &["engine/bfd", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"],
+    ),
+    ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
     ("engine/decode", &["engine/objects"]),
@@ -109,6 +115,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &[
             ".",
             "backends/admin",
+            "backends/bfd",
             "backends/bgp",
             "backends/kube",
             "backends/node",
@@ -124,8 +131,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const IMPURE: &[&str] = &["tokio", "mio", "socket2", "rand", "getrandom", "chrono", "time", "libc", "nix", "rustix"];
 
 /// Crates whose whole tree is `no_std`; `decode` reads JSON with std but does no I/O.
-const PURE: &[&str] =
-    &["engine/agent", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"];
+const PURE: &[&str] = &[
+    "engine/agent",
+    "engine/bfd",
+    "engine/bgp",
+    "engine/compute",
+    "engine/desired",
+    "engine/objects",
+    "engine/reconcile",
+];
 
 fn metadata() -> Metadata {
     // Not offline: a build fetches only this platform's crates, the metadata names those of all.

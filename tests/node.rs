@@ -92,7 +92,7 @@ until_says() {
 }
 flags="--hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
   --enable-overlay=false --enable-pod-egress=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
-  --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080"
+  --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080 --enable-bfd"
 "#;
 
 #[test]
@@ -171,7 +171,15 @@ cat node.log
     let ours = part("fairway bgp");
     has(
         &ours,
-        &["NEIGHBOR", "Established", "\"asn\":65002", "20.0.0.0/24", "in the kernel: via 10.0.0.2, protocol 17"],
+        &[
+            "NEIGHBOR",
+            "Established",
+            "BFD Down",
+            "a packet each 1000 ms; nothing heard yet",
+            "\"asn\":65002",
+            "20.0.0.0/24",
+            "in the kernel: via 10.0.0.2, protocol 17",
+        ],
     );
     has(&ours, &["10.0.0.2 is told: statement podcidrdefinedsetexternalpeerset of the export policy accepts it"]);
     has(&ours, &["status 1", "status 2"]);

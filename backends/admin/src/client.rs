@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::proto::own::bgp_client::BgpClient;
 use crate::proto::own::node_client::NodeClient;
 pub use crate::proto::own::{
-    Advertisement, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Notice, Parked, Path, Plane, Status,
+    Advertisement, Bfd, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Notice, Parked, Path, Plane, Status,
     list_paths_request::Table,
 };
 use crate::proto::own::{ExplainRequest, GetStatusRequest, ListEventsRequest, ListNeighborsRequest, ListPathsRequest};

@@ -54,13 +54,17 @@ impl Bgp for Service {
         let address = request.into_inner().address;
         let only = (!address.is_empty()).then(|| address.parse::<IpAddr>()).transpose();
         let only = only.map_err(|_| Refusal::Address(address.clone()))?;
-        let take = move |source: &mut dyn Source| (Clock::take(source), source.speaker().neighbors());
-        let (clock, mut views) = self.0.ask(take).await?;
-        views.retain(|view| only.is_none_or(|only| view.address == only));
+        let take = move |source: &mut dyn Source| {
+            let mut views = source.speaker().neighbors();
+            views.retain(|view| only.is_none_or(|only| view.address == only));
+            let views: Vec<_> = views.into_iter().map(|view| (source.bfd(view.address), view)).collect();
+            (Clock::take(source), views)
+        };
+        let (clock, views) = self.0.ask(take).await?;
         if only.is_some() && views.is_empty() {
             return Err(Refusal::Neighbor(address).into());
         }
-        Ok(Response::new(pieces(views.into_iter().map(move |view| neighbor(view, clock)))))
+        Ok(Response::new(pieces(views.into_iter().map(move |(bfd, view)| Neighbor { bfd, ..neighbor(view, clock) }))))
     }
 
     async fn list_paths(&self, request: Request<ListPathsRequest>) -> Result<Response<Self::ListPathsStream>, Status> {
@@ -210,6 +214,7 @@ fn neighbor(view: NeighborView, clock: Clock) -> Neighbor {
         capabilities_received: view.theirs.iter().map(capability).collect(),
         messages_sent: view.sent.total(),
         messages_received: view.got.total(),
+        bfd: None,
     }
 }
 

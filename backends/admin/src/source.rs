@@ -11,7 +11,7 @@ use fairway_desired::bgp::{Community, Direction as PolicyDirection, Distance, Ke
 use fairway_desired::{Bgp, Family};
 use ipnet::IpNet;
 
-use crate::client::Status;
+use crate::client::{Bfd, Status};
 use crate::events::EventLog;
 use crate::model::{
     AddPath, Capability, Counts, DefinedSet, Direction, FamilyState, Global, Members, Messages, Neighbor, Path, Policy,
@@ -33,6 +33,8 @@ pub trait Source {
     fn events(&self) -> &EventLog;
     /// The node as a whole.
     fn status(&self) -> Status;
+    /// The BFD session with a neighbour, if it is watched.
+    fn bfd(&self, peer: IpAddr) -> Option<Bfd>;
     /// What the kernel has of the routes to a prefix, and why; one clause.
     fn kernel(&self, prefix: IpNet) -> String;
 }

@@ -122,6 +122,11 @@ impl Source for World {
         Status { node: "vm-001".into(), ..Status::default() }
     }
 
+    fn bfd(&self, peer: IpAddr) -> Option<fairway_backend_admin::client::Bfd> {
+        let bfd = fairway_backend_admin::client::Bfd { state: "Up".into(), ..Default::default() };
+        (peer.to_string() == "10.0.0.2").then_some(bfd)
+    }
+
     fn kernel(&self, prefix: IpNet) -> String {
         format!("nothing of {prefix}")
     }
@@ -630,6 +635,8 @@ fn our_own_client() {
     assert!(up.capabilities_received.iter().any(|c| c == "four-octet AS 64513"), "{:?}", up.capabilities_received);
     assert_eq!(neighbors[1].since_ms, None);
     assert!(neighbors[2].dynamic);
+    let bfd: Vec<_> = neighbors.iter().map(|n| n.bfd.as_ref().map(|bfd| bfd.state.as_str())).collect();
+    assert_eq!(bfd, [Some("Up"), None, None]);
     assert!(!serde_json::to_string(&neighbors).unwrap().contains("sesame"));
     let refused = |result: Result<Vec<_>, ClientError>| result.unwrap_err().to_string();
     assert!(refused(client.neighbors(Some("10.9.9.9".parse().unwrap()))).contains("10.9.9.9"));

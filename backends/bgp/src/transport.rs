@@ -132,7 +132,7 @@ impl Transport {
             }
             Output::Password { peer, password } => self.set_password(*peer, password.as_deref())?,
             Output::Close { conn } => drop(self.connections.lock().open.remove(conn)),
-            Output::Learned(_) | Output::Event(_) => {}
+            Output::Learned(_) | Output::Watch { .. } | Output::Event(_) => {}
         }
         Ok(())
     }

@@ -9,9 +9,10 @@ use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use fairway_agent::{Agent, Input, Kernel, Output, Time, serve};
-use fairway_backend_admin::client::Status;
+use fairway_agent::{Agent, Input, Kernel, Output, Time, bfd, serve};
+use fairway_backend_admin::client::{Bfd, Status};
 use fairway_backend_admin::{EventLog, Job, Source};
+use fairway_backend_bfd as udp;
 use fairway_backend_bgp::Transport;
 use fairway_backend_route::Monitor;
 use fairway_bgp as bgp;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::Watched;
 use crate::ports::Ports;
-use crate::status::status;
+use crate::status::{bfd_session, status};
 
 /// Questions of the admin port that wait.
 const JOBS: usize = 16;
@@ -31,6 +32,8 @@ const JOBS: usize = 16;
 const QUEUE: usize = 1024;
 /// Requests to the kernel under way: one per plane is all an agent asks for.
 const REQUESTS: usize = 8;
+/// BFD packets that are handed in at once before time goes on.
+const PACKETS: usize = 1024;
 /// How long the last words of BGP sessions may take to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -238,11 +241,13 @@ fn run<K: Kernel + Watched + Send + 'static>(
             agent,
             epoch: start.epoch,
             transport,
+            bfd: udp::Transport::new(),
             requests,
             notices: start.notices,
             tell: start.events,
             events: EventLog::new(),
             passwords: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             ending: None,
             failed: None,
             started: SystemTime::now(),
@@ -293,12 +298,15 @@ struct Loop {
     agent: Agent,
     epoch: Instant,
     transport: Transport,
+    bfd: udp::Transport,
     requests: channel::SyncSender<Output>,
     notices: Box<dyn FnMut(NoticeChange) + Send>,
     tell: Box<dyn FnMut(&bgp::Event) + Send>,
     events: EventLog,
     /// Passwords that are not in effect.
     passwords: BTreeMap<IpAddr, Notice>,
+    /// BFD's sockets that could not be opened, by what they are for.
+    sockets: BTreeMap<String, Notice>,
     /// When an orderly end is over at the latest.
     ending: Option<Instant>,
     /// What an input from the admin port led to.
@@ -328,6 +336,10 @@ impl Source for Loop {
 
     fn status(&self) -> Status {
         status(&self.agent, self.name.to_string(), self.started, self.epoch)
+    }
+
+    fn bfd(&self, peer: IpAddr) -> Option<Bfd> {
+        self.agent.bfd().session(peer).map(|view| bfd_session(view, self.epoch))
     }
 
     fn kernel(&self, prefix: IpNet) -> String {
@@ -379,6 +391,7 @@ impl Loop {
                     self.hear(events)?;
                     continue;
                 }
+                packet = self.bfd.next() => Input::Bfd(packet),
                 Some(job) = admin.asked.recv() => {
                     job(&mut self);
                     match self.failed.take() {
@@ -394,6 +407,7 @@ impl Loop {
                     if self.ending.is_some_and(|at| at <= Instant::now()) {
                         return Ok(());
                     }
+                    self.catch_up()?;
                     Input::Tick
                 }
             };
@@ -420,6 +434,45 @@ impl Loop {
             let notice = Notice { subject, field: "password".into(), reason };
             self.passwords.insert(*peer, notice.clone());
             (self.notices)(NoticeChange::Raised(notice));
+        }
+    }
+
+    /// Hands in the BFD packets that arrived while something else took its time. Nobody is silent whose packet waits.
+    fn catch_up(&mut self) -> Result<(), Ended> {
+        for _ in 0..PACKETS {
+            let Some(packet) = self.bfd.waiting() else { break };
+            self.handle(Input::Bfd(packet))?;
+        }
+        Ok(())
+    }
+
+    /// Does what BFD wants. A socket that cannot be opened concerns one neighbour, or one port: the rest goes on.
+    fn bfd(&mut self, output: &bfd::Output) {
+        let what = match output {
+            bfd::Output::Listen { port } | bfd::Output::Unlisten { port } => format!("BFD port {port}"),
+            bfd::Output::Open { peer, .. } | bfd::Output::Close { peer } => format!("BFD session with {peer}"),
+            bfd::Output::Send { .. } | bfd::Output::Event(_) => {
+                // Neither opens anything.
+                let _never = self.bfd.handle(output);
+                return;
+            }
+        };
+        let trouble = self.bfd.handle(output).err();
+        let notice = trouble.as_ref().map(|error| Notice {
+            subject: Subject::Kernel(what.clone()),
+            field: String::new(),
+            reason: error.to_string(),
+        });
+        let before = match &notice {
+            Some(notice) => self.sockets.insert(what, notice.clone()),
+            None => self.sockets.remove(&what),
+        };
+        if before != notice {
+            before.into_iter().for_each(|old| (self.notices)(NoticeChange::Cleared(old)));
+            notice.into_iter().for_each(|new| (self.notices)(NoticeChange::Raised(new)));
+        }
+        if let Some(error) = trouble {
+            self.agent.handle(self.now(), Input::Bfd(error.input()));
         }
     }
 
@@ -453,6 +506,7 @@ impl Loop {
                         return Err(Ended::Failed(error.to_string()));
                     }
                 },
+                Output::Bfd(output) => self.bfd(&output),
                 Output::Notice(change) => (self.notices)(change),
             }
         }

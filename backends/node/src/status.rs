@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fairway_agent::bfd::{Diagnostic, SessionView};
 use fairway_agent::{Agent, PlaneView};
-use fairway_backend_admin::client::{Notice, Parked, Plane, Status};
+use fairway_backend_admin::client::{Bfd, Notice, Parked, Plane, Status};
 use fairway_desired::{Fault, Outcome};
 
 /// What `fairway status`, probes and metrics are made of.
 pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: Instant) -> Status {
-    // The wall clock at the zero of the agent's clock.
-    let zero = SystemTime::now().checked_sub(epoch.elapsed()).unwrap_or(UNIX_EPOCH);
+    let zero = zero(epoch);
     Status {
         node,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -22,6 +22,33 @@ pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: In
             .map(|n| Notice { subject: n.subject.to_string(), field: n.field.clone(), reason: n.reason.clone() })
             .collect(),
     }
+}
+
+/// A BFD session, in the words of `fairway.v1`.
+pub(crate) fn bfd_session(view: SessionView, epoch: Instant) -> Bfd {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let said = |diagnostic: Diagnostic| match diagnostic {
+        Diagnostic::NONE => String::new(),
+        diagnostic => diagnostic.to_string(),
+    };
+    Bfd {
+        state: view.state.as_str().into(),
+        remote_state: view.remote_state.as_str().into(),
+        diagnostic: said(view.diagnostic),
+        remote_diagnostic: said(view.remote_diagnostic),
+        since_ms: ms(zero(epoch) + view.since),
+        tx_interval_us: view.tx_interval.map(us),
+        detection_time_us: us(view.detection_time),
+        multihop: view.multihop,
+        ups: view.ups,
+        packets_sent: view.sent,
+        packets_received: view.received,
+    }
+}
+
+/// The wall clock at the zero of the agent's clock.
+fn zero(epoch: Instant) -> SystemTime {
+    SystemTime::now().checked_sub(epoch.elapsed()).unwrap_or(UNIX_EPOCH)
 }
 
 fn ms(at: SystemTime) -> u64 {

@@ -1,17 +1,19 @@
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 
+use fairway_bfd::{self as bfd, Bfd};
 use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::Compute;
 use fairway_desired::{
     Addr, Bgp, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route,
     RouteKey, RouteValue, Rule, Sysctl,
 };
-use fairway_objects::{NodeConfig, Notice, NoticeChange};
+use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Request, Time};
 use ipnet::IpNet;
 
@@ -32,6 +34,9 @@ pub struct Agent {
     /// Something was handed to `compute` since its last flush.
     unflushed: bool,
     speaker: Speaker,
+    bfd: Bfd,
+    /// Neighbours that have no BFD session because there are too many.
+    unwatched: BTreeMap<IpAddr, bgp::Watch>,
     lanes: Lanes,
     inherited: Inherited,
     outputs: VecDeque<Output>,
@@ -150,6 +155,9 @@ impl Agent {
             compute: Compute::new(config),
             unflushed: true,
             speaker: Speaker::new(seed),
+            // Other numbers than the speaker draws.
+            bfd: Bfd::new(!seed),
+            unwatched: BTreeMap::new(),
             lanes: Lanes {
                 sysctl: Lane::new(seed),
                 link: Lane::new(seed),
@@ -178,10 +186,19 @@ impl Agent {
     /// Takes one input. Time must not go back; if it does, it stands still.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
+        let input = match input {
+            // There are many of these, and hardly any means anything to the rest.
+            Input::Bfd(input) => return self.tell_bfd(input),
+            Input::Tick if self.only_bfd_is_due() => return self.tell_bfd(bfd::Input::Tick),
+            input => input,
+        };
         self.dirty = true;
         match input {
             Input::Bgp(input) => self.tell_speaker(input),
-            Input::Tick => self.tell_speaker(bgp::Input::Tick),
+            Input::Tick => {
+                self.tell_speaker(bgp::Input::Tick);
+                self.tell_bfd(bfd::Input::Tick);
+            }
             Input::Shutdown => {
                 self.stopped = true;
                 // With graceful restart the routes of this node stand until it is back, as for kube-router.
@@ -195,6 +212,7 @@ impl Agent {
             Input::Drain => self.tell_speaker(bgp::Input::Drain),
             // The kernel keeps what it has, so nothing else matters any more.
             _ if self.stopped => {}
+            Input::Bfd(_) => {}
             Input::Delta(delta) => {
                 self.compute.handle(delta);
                 self.unflushed = true;
@@ -220,6 +238,15 @@ impl Agent {
 
     /// When to hand in a [`Input::Tick`]; a time in the past means now.
     pub fn deadline(&self) -> Option<Time> {
+        [self.deadline_but_for_bfd(), self.bfd.deadline()].into_iter().flatten().min()
+    }
+
+    fn only_bfd_is_due(&self) -> bool {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= self.now);
+        due(self.bfd.deadline()) && !due(self.deadline_but_for_bfd())
+    }
+
+    fn deadline_but_for_bfd(&self) -> Option<Time> {
         let mut deadline = self.speaker.deadline();
         if !self.stopped {
             let mut earlier = |at: Option<Time>| deadline = [deadline, at].into_iter().flatten().min();
@@ -234,6 +261,11 @@ impl Agent {
     /// The BGP speaker, to look at.
     pub const fn speaker(&self) -> &Speaker {
         &self.speaker
+    }
+
+    /// The BFD sessions, to look at.
+    pub const fn bfd(&self) -> &Bfd {
+        &self.bfd
     }
 
     /// Reads all planes again at the next chance, for a driver that knows of a change behind our back.
@@ -441,8 +473,48 @@ impl Agent {
                     self.compute.learned(learned);
                     self.unflushed = true;
                 }
+                bgp::Output::Watch { peer, watch } => self.watch(peer, watch),
                 output => self.outputs.push_back(Output::Bgp(output)),
             }
+        }
+    }
+
+    fn watch(&mut self, peer: IpAddr, watch: Option<bgp::Watch>) {
+        if self.bfd.set(self.now, peer, watch.map(session)).is_err() {
+            // Only a session that is wanted can be one too many.
+            if let Some(watch) = watch
+                && self.unwatched.insert(peer, watch).is_none()
+            {
+                self.note(alloc::vec![NoticeChange::Raised(one_too_many(peer))]);
+            }
+        } else if self.unwatched.remove(&peer).is_some() {
+            self.note(alloc::vec![NoticeChange::Cleared(one_too_many(peer))]);
+        }
+        self.drain_bfd();
+    }
+
+    fn tell_bfd(&mut self, input: bfd::Input) {
+        self.bfd.handle(self.now, input);
+        self.drain_bfd();
+    }
+
+    fn drain_bfd(&mut self) {
+        let mut failed = Vec::new();
+        let mut room = false;
+        while let Some(output) = self.bfd.poll() {
+            match output {
+                bfd::Output::Event(bfd::Event::Down { peer, failure: true, .. }) => failed.push(peer),
+                bfd::Output::Close { .. } => room = true,
+                _ => {}
+            }
+            self.outputs.push_back(Output::Bfd(output));
+        }
+        if room && let Some((peer, watch)) = self.unwatched.first_key_value().map(|(peer, watch)| (*peer, *watch)) {
+            self.watch(peer, Some(watch));
+        }
+        for peer in failed {
+            self.dirty = true;
+            self.tell_speaker(bgp::Input::BfdDown(peer));
         }
     }
 
@@ -553,6 +625,30 @@ impl Agent {
             };
             self.lanes.bgp.reconciler.handle(self.now, answer);
         }
+    }
+}
+
+/// How BGP wants a neighbour to be watched, in BFD's words.
+fn session(watch: bgp::Watch) -> bfd::Settings {
+    let bgp::Watch {
+        bfd: fairway_desired::bgp::Bfd { port, desired_min_tx_ms, required_min_rx_ms, multiplier }, ..
+    } = watch;
+    bfd::Settings {
+        local: watch.local,
+        // The flag's default is the port for one hop.
+        port: if watch.hops > 1 && port == bfd::PORT { bfd::MULTIHOP_PORT } else { port },
+        hops: watch.hops,
+        desired_min_tx_us: desired_min_tx_ms.saturating_mul(1000),
+        required_min_rx_us: required_min_rx_ms.saturating_mul(1000),
+        multiplier,
+    }
+}
+
+fn one_too_many(peer: IpAddr) -> Notice {
+    Notice {
+        subject: Subject::Kernel(format!("BFD session with {peer}")),
+        field: String::new(),
+        reason: bfd::Full.to_string(),
     }
 }
 

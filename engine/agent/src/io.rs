@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use fairway_bfd as bfd;
 use fairway_bgp as bgp;
 use fairway_desired::{
     Addr, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
@@ -23,6 +24,9 @@ pub enum Input {
     Kernel(KernelEvent),
     /// Something about BGP's connections, or an operator's request to reset a neighbour.
     Bgp(bgp::Input),
+    /// Something about BFD's packets. The deadline of a detection time counts when the agent is told of it
+    /// ([`Input::Tick`]), so a driver that comes late hands in packets that wait before that.
+    Bfd(bfd::Input),
     /// The configuration of a router changed, while it runs. A node takes no notice of it.
     Router(Box<RouterConfig>),
     /// The deadline passed, or the agent was just made.
@@ -41,8 +45,10 @@ pub enum Output {
     Observe(PlaneId),
     /// Apply ops in order.
     Apply(Batch),
-    /// About BGP's connections, or for the log. Never `Learned`.
+    /// About BGP's connections, or for the log. Never `Learned` or `Watch`.
     Bgp(bgp::Output),
+    /// About BFD's packets, or for the log.
+    Bfd(bfd::Output),
     /// A notice begins or ceases to stand.
     Notice(NoticeChange),
 }

@@ -1,4 +1,4 @@
-//! One whole node, sans-I/O: compute, reconcile and BGP behind one [`Input`] and one [`Output`].
+//! One whole node, sans-I/O: compute, reconcile, BGP and BFD behind one [`Input`] and one [`Output`].
 //!
 //! The daemon and the simulator are two thin drivers of the same [`Agent`]: `handle(now, input)`, then `poll()` until
 //! `None`, and `deadline()` says when a tick is wanted. Requests to a kernel are data too; [`serve`] carries one out
@@ -9,6 +9,9 @@
 //!   Delta ──▶ compute ──▶ ops per plane ──▶ reconcilers ──▶ Observe, Apply ──▶ (driver) ──▶ Observed, Applied
 //!                ▲                               │ plane Bgp
 //!                └────── learned routes ◀── speaker ──▶ Listen, Connect, Send, Close, Event
+//!                                  whom to watch │ ▲ who failed
+//!                                                ▼ │
+//!                                                bfd ──▶ Listen, Open, Send, Close, Event
 //! ```
 //!
 //! The order between planes is decided here and only here:
@@ -23,6 +26,8 @@
 //!   announcement that was made is not taken back when the data plane breaks later: a repair is on its way, and a
 //!   fault that hits all nodes at once would otherwise withdraw the address everywhere.
 //! - Without the service proxy the IPVS table is left alone: it may be another proxy's.
+//! - BFD watches the neighbours that BGP tells it of. A session that was up and fails ends theirs; one that never came
+//!   up holds back nobody.
 //! - Learned routes that an earlier run left stay until the sessions are up again, or clearly will not be.
 //!
 //! Deliberately not here: sockets, clocks, kernels, Kubernetes, and what a node should have (`fairway-compute`).
@@ -40,6 +45,7 @@ mod text;
 mod view;
 
 pub use agent::Agent;
+pub use fairway_bfd as bfd;
 pub use fairway_bgp as bgp;
 pub use fairway_compute::watched;
 pub use fairway_reconcile::Time;

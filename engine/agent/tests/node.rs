@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use fairway_agent::{Agent, Batch, Input, Output, bgp};
+use fairway_agent::{Agent, Batch, Input, Output, bfd, bgp};
 use fairway_desired::{
     AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
     RouteKind, RouteValue, ipvs,
@@ -286,6 +286,7 @@ impl Wire {
                         }
                     }
                     bgp::Output::Listen { .. }
+                    | bgp::Output::Watch { .. }
                     | bgp::Output::Drain { .. }
                     | bgp::Output::Limit { .. }
                     | bgp::Output::Password { .. }
@@ -663,4 +664,144 @@ fn a_neighbour_that_is_wrong_or_gone_disturbs_no_other() {
     }
     assert!(!edited.edit(|node| node.peers.truncate(1)));
     assert!(!edited.wire.hosts[0].notices.iter().any(|notice| notice.contains("BGP peer")));
+}
+
+/// Whom BFD speaks to, and what it says.
+fn bfd_said(host: &mut Host) -> Vec<bfd::Packet> {
+    let said = std::mem::take(&mut host.bfd).into_iter().filter_map(|output| match output {
+        bfd::Output::Send { bytes, .. } => Some(bfd::Packet::decode(&bytes).unwrap()),
+        _ => None,
+    });
+    said.collect()
+}
+
+fn watched() -> NodeConfig {
+    let mut watched = peer("192.168.1.201", 65_201);
+    watched.bfd =
+        Some(fairway_objects::BfdConfig { port: 3784, desired_min_tx_ms: 100, required_min_rx_ms: 100, multiplier: 3 });
+    NodeConfig { peers: vec![watched], ..config() }
+}
+
+/// The router says something by BFD.
+fn bfd_hear(host: &mut Host, state: bfd::State) {
+    let view = host.agent.bfd().session(ip("192.168.1.201")).unwrap();
+    let packet = bfd::Packet {
+        diagnostic: bfd::Diagnostic::NONE,
+        state,
+        poll: false,
+        last: false,
+        control_plane_independent: false,
+        demand: false,
+        multiplier: 3,
+        my_discriminator: 5,
+        your_discriminator: view.discriminator,
+        desired_min_tx_us: 100_000,
+        required_min_rx_us: 100_000,
+        required_min_echo_rx_us: 0,
+    };
+    host.input([Input::Bfd(bfd::Input::Received {
+        local: (ip("192.168.1.1"), bfd::PORT).into(),
+        remote: (ip("192.168.1.201"), 50_000).into(),
+        ttl: 255,
+        payload: bfd::Payload::new(&packet.encode()),
+    })]);
+}
+
+#[test]
+fn a_bfd_session_that_fails_ends_the_bgp_session_within_the_detection_time() {
+    let router = router(201, &["10.1.0.0/24"]);
+    let hosts = [started(watched(), Kernel::default(), &cluster()), started(router, Kernel::default(), &[])];
+    let mut wire = Wire { hosts, addresses: ["192.168.1.1", "192.168.1.201"], links: vec![] };
+    let node = &mut wire.hosts[0];
+    let opened: Vec<&bfd::Output> = node.bfd.iter().take(2).collect();
+    let [bfd::Output::Listen { port: 3784 }, bfd::Output::Open { peer, local, remote, .. }] = opened[..] else {
+        panic!("{opened:?}")
+    };
+    assert_eq!((*peer, *local), (ip("192.168.1.201"), Some(ip("192.168.1.1"))));
+    assert_eq!(*remote, (ip("192.168.1.201"), 3784).into());
+    assert_eq!(bfd_said(node).iter().map(|p| p.state).collect::<Vec<_>>(), [bfd::State::Down]);
+    wire.run_until(Duration::from_secs(5));
+    let established =
+        |wire: &Wire| wire.hosts[0].agent.speaker().neighbors()[0].state == bgp::SessionState::Established;
+    assert!(established(&wire), "BGP does not wait for BFD, which has heard nothing");
+    let prefix = "10.1.0.0/24".parse().unwrap();
+    let key = RouteKey { prefix, table: MAIN_TABLE, metric: 0 };
+    assert!(wire.hosts[0].kernel.route.contains_key(&key));
+    let node = &mut wire.hosts[0];
+    bfd_hear(node, bfd::State::Down);
+    bfd_hear(node, bfd::State::Up);
+    assert_eq!(node.agent.bfd().session(ip("192.168.1.201")).unwrap().state, bfd::State::Up);
+    // AdminDown is no failure, and neither is what follows.
+    bfd_hear(node, bfd::State::AdminDown);
+    assert!(established(&wire));
+    let node = &mut wire.hosts[0];
+    bfd_hear(node, bfd::State::Down);
+    bfd_hear(node, bfd::State::Up);
+    let up = node.now;
+    node.run_until(up + Duration::from_millis(299));
+    assert!(established(&wire));
+    let node = &mut wire.hosts[0];
+    node.run_until(up + Duration::from_millis(300));
+    assert!(!established(&wire));
+    assert!(!wire.hosts[0].kernel.route.contains_key(&key), "and the routes are gone");
+    // The neighbour is told so with Cease 6/10.
+    let said = wire.hosts[0]
+        .bgp
+        .iter()
+        .any(|output| matches!(output, bgp::Output::Send { bytes, .. } if bytes[18..] == [3, 6, 10]));
+    assert!(said, "{:?}", wire.hosts[0].bgp);
+    wire.run_until(Duration::from_secs(25));
+    assert!(established(&wire), "it comes again without BFD");
+}
+
+#[test]
+fn shutting_down_says_admin_down_and_a_neighbour_without_bfd_has_none() {
+    let mut host = started(watched(), Kernel::default(), &cluster());
+    bfd_hear(&mut host, bfd::State::Down);
+    bfd_said(&mut host);
+    host.input([Input::Shutdown]);
+    assert_eq!(bfd_said(&mut host).iter().map(|p| p.state).collect::<Vec<_>>(), [bfd::State::AdminDown]);
+    host.run_until(host.now + Duration::from_secs(10));
+    assert_eq!(
+        host.bfd[host.bfd.len() - 2..],
+        [bfd::Output::Close { peer: ip("192.168.1.201") }, bfd::Output::Unlisten { port: bfd::PORT }]
+    );
+    let plain = NodeConfig { peers: vec![peer("192.168.1.201", 65_201)], ..config() };
+    let host = started(plain, Kernel::default(), &cluster());
+    assert_eq!((host.bfd.len(), host.agent.bfd().sessions().count()), (0, 0));
+}
+
+#[test]
+fn over_several_hops_the_port_is_another() {
+    for (ttl, port, expected) in [(3, 3784, 4784), (3, 4000, 4000), (1, 3784, 3784)] {
+        let mut config = watched();
+        config.peers[0].options.multihop_ttl = Some(ttl);
+        config.peers[0].bfd.as_mut().unwrap().port = port;
+        let host = started(config, Kernel::default(), &cluster());
+        let remote = host.bfd.iter().find_map(|output| match output {
+            bfd::Output::Open { remote, .. } => Some(remote.port()),
+            _ => None,
+        });
+        assert_eq!(remote, Some(expected));
+    }
+}
+
+#[test]
+fn neighbours_beyond_the_bound_are_told_of_and_wait_for_room() {
+    let mut config = watched();
+    let first = config.peers[0].clone();
+    let many = bfd::SESSIONS_MAX as u32 + 2;
+    config.peers = (0..many)
+        .map(|n| fairway_objects::BgpPeer {
+            address: std::net::Ipv4Addr::from(0x0b00_0000 + n).into(),
+            ..first.clone()
+        })
+        .collect();
+    let mut host = started(config, Kernel::default(), &cluster());
+    assert_eq!(host.agent.bfd().sessions().count(), bfd::SESSIONS_MAX);
+    let standing = |host: &Host| host.notices.iter().filter(|n| n.contains("BFD sessions already")).count();
+    assert_eq!(standing(&host), 2, "{:?}", host.notices);
+    let disable = bgp::Input::EnablePeer { peer: ip("11.0.0.7"), enabled: false, message: String::new() };
+    host.input([Input::Bgp(disable)]);
+    assert_eq!((host.agent.bfd().sessions().count(), standing(&host)), (bfd::SESSIONS_MAX, 1));
 }

@@ -138,6 +138,11 @@ impl Group {
         }
     }
 
+    fn has_read_all(&self, member: SourceId) -> bool {
+        let next = self.out.next_seq();
+        self.members.get(&member).is_none_or(|m| m.position >= next && m.dumps.is_empty())
+    }
+
     fn is_pending(&self) -> bool {
         self.all_pending || !self.pending.is_empty() || !self.pending_paths.is_empty()
     }
@@ -574,6 +579,10 @@ impl Speaker {
                 let mut shared = BTreeMap::new();
                 let mut room = false;
                 for member in &members {
+                    // Who has read all there is, as most have when one joins, is not looked at any further.
+                    if !self.ends_due && !group.is_pending() && group.has_read_all(*member) {
+                        continue;
+                    }
                     room |= self.pump(now, &mut group, *member, WINDOW, &mut shared);
                 }
                 group.truncate(&mut self.table);
@@ -584,6 +593,7 @@ impl Speaker {
             }
             self.groups[id as usize] = Some(group);
         }
+        self.ends_due = false;
     }
 
     /// Sends a member what it has not read yet, as far as its window allows. Returns whether it can be sent more.
@@ -680,9 +690,9 @@ impl Speaker {
     }
 
     /// What we advertise is complete: End-of-RIB to those who wait for it, as soon as they were sent all.
-    pub(crate) fn send_due_ends(&mut self, now: Time) {
+    pub(crate) fn send_due_ends(&mut self) {
+        self.ends_due = true;
         self.dirty_groups.extend((0u32..).zip(&self.groups).filter(|(_, g)| g.is_some()).map(|(id, _)| id));
-        self.advertise(now);
     }
 
     /// How many routes a neighbour is told, by family.

@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Deref;
 
-use fairway_desired::Learned;
+use fairway_desired::{Learned, bgp};
 use ipnet::IpNet;
 
 /// Time since an arbitrary epoch that the driver chooses.
@@ -107,12 +107,25 @@ pub enum Input {
         /// It is sent our routes again.
         export: bool,
     },
-    /// Forwarding to this neighbour is broken, says BFD (RFC 5882): its session ends with Cease 6/10 (RFC 9384).
+    /// Forwarding to this neighbour is broken, says BFD (RFC 5882): its session ends with Cease 6/10 (RFC 9384), and
+    /// its routes go, with graceful restart too. A neighbour that is restarting already keeps its routes, as its BFD
+    /// may have gone down with it (section 4.3.2: no side says that BFD does not share its fate).
     BfdDown(IpAddr),
     /// The prefixes on the links of this host, each with whether the link works; replaces what was said before. A route
     /// over a next hop that is on a link, and on none that works, is excluded from the decision (RFC 4271 section
     /// 9.1.2); a session with an external neighbour on such a link ends at once.
     OnLink(Vec<(IpNet, bool)>),
+}
+
+/// How a neighbour is to be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Port and timers.
+    pub bfd: bgp::Bfd,
+    /// Our address; `None`: whichever the kernel takes.
+    pub local: Option<IpAddr>,
+    /// Links that may be between us: 1: it is on the link; 255: any number.
+    pub hops: u8,
 }
 
 /// What the driver should do, or should know.
@@ -173,6 +186,14 @@ pub enum Output {
     },
     /// The next hops in use for a prefix changed.
     Learned(Learned),
+    /// Watch a neighbour by BFD, otherwise than before if it is watched already, or no more. Its session does not wait
+    /// for that; [`Input::BfdDown`] is what may come of it.
+    Watch {
+        /// Which neighbour.
+        peer: IpAddr,
+        /// How; `None`: no more.
+        watch: Option<Watch>,
+    },
     /// For the log.
     Event(Event),
 }
@@ -202,6 +223,7 @@ impl fmt::Debug for Output {
             Output::Send { conn, bytes } => f.debug_struct("Send").field("conn", conn).field("bytes", bytes).finish(),
             Output::Drain { conn } => f.debug_struct("Drain").field("conn", conn).finish(),
             Output::Close { conn } => f.debug_struct("Close").field("conn", conn).finish(),
+            Output::Watch { peer, watch } => f.debug_struct("Watch").field("peer", peer).field("watch", watch).finish(),
             Output::Learned(learned) => f.debug_tuple("Learned").field(learned).finish(),
             Output::Event(event) => f.debug_tuple("Event").field(event).finish(),
         }

@@ -12,8 +12,9 @@
 //! 9494 (graceful restart, its long-lived form), 8326 (graceful shutdown), 4456 (route reflection), 7911 (ADD-PATH).
 //!
 //! Deliberately not here: sockets and their options ([`Output::Connect`] and [`Output::Limit`] name password and TTLs,
-//! the driver sets them), next hops behind a router (only links are known, by [`Input::OnLink`]), BFD packets (`fairway-bfd` has them, and
-//! [`Input::BfdDown`] is what comes of them), a minimum interval between advertisements (changes of one input leave
+//! the driver sets them), next hops behind a router (only links are known, by [`Input::OnLink`]), BFD packets
+//! ([`Output::Watch`] asks for them, `fairway-bfd` has them, and [`Input::BfdDown`] is what comes of them), a minimum
+//! interval between advertisements (changes of one input leave
 //! together), a check that the leftmost AS is the neighbour's (route servers break it), aggregation, confederations,
 //! roles.
 //!
@@ -47,7 +48,7 @@ mod table;
 mod view;
 pub mod wire;
 
-pub use io::{ConnId, Event, Input, Octets, Output, Time};
+pub use io::{ConnId, Event, Input, Octets, Output, Time, Watch};
 pub use speaker::Speaker;
 pub use view::{Counts, Explanation, Messages, NeighborView, RibPath, SessionState};
 pub use wire::Origin;

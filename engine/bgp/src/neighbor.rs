@@ -5,14 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use fairway_desired::bgp::{self, Dynamic, Families, Global, Peer};
+use fairway_desired::bgp::{self, Distance, Dynamic, Families, Global, Peer};
 
 use crate::conn::{Conn, Ours};
 use crate::restart::Since;
 use crate::table::SourceId;
 use crate::view::{Counts, Messages};
 use crate::wire::Context;
-use crate::{ConnId, NeighborView, SessionState, Time};
+use crate::{ConnId, NeighborView, SessionState, Time, Watch};
 
 /// Where a neighbour comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +215,26 @@ impl Neighbor {
         let kept = self.retained.iter().flatten().map(|r| r.until);
         let locked = self.locked.flatten();
         self.conns.iter().filter_map(Conn::deadline).chain(retry).chain(kept).chain(locked).min()
+    }
+
+    /// How BFD is to watch it, if it is. One that is configured is watched as long as we talk to it; one that connected
+    /// from a range from its first connection on, so that what its BFD thinks of an earlier run of ours is over before
+    /// there is a session.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        let bfd = self.settings.session().bfd.filter(|_| !self.disabled)?;
+        let local = match &self.settings {
+            Settings::Peer(peer) => peer.local,
+            Settings::Dynamic(_) => {
+                let session = self.session.as_ref().map(|s| s.local);
+                Some(session.or_else(|| self.conns.iter().find_map(|c| c.local))?)
+            }
+        };
+        let hops = match self.settings.session().distance {
+            Distance::Security(hops) => hops,
+            Distance::Multihop(2..) => u8::MAX,
+            Distance::Default | Distance::Multihop(_) => 1,
+        };
+        Some(Watch { bfd, local, hops })
     }
 
     pub(crate) fn view(&self, address: IpAddr, counts: [Counts; 2]) -> NeighborView {

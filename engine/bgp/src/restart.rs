@@ -187,7 +187,7 @@ impl Speaker {
         let over = restarting.until.is_some_and(|until| until <= now);
         if (restarting.complete && !waits) || over {
             self.restarting = None;
-            self.ends_due = true;
+            self.send_due_ends();
         }
     }
 }

@@ -52,25 +52,36 @@ impl Speaker {
         if self.restarting.is_some_and(|r| r.until.is_some_and(|until| until <= now)) {
             self.finish_restart(now);
         }
-        while let Some(peer) = self.due(now) {
-            let Some(neighbor) = self.touch(peer) else { continue };
-            let ended: Vec<(ConnId, End)> =
-                neighbor.conns.iter_mut().filter_map(|c| c.tick(now).err().map(|end| (c.id, end))).collect();
-            for (conn, end) in ended {
-                self.end(now, conn, end);
+        loop {
+            let due = self.due(now);
+            if due.is_empty() {
+                return;
             }
-            self.expire_retained(now, peer);
-            let may_dial = !self.shut_down && self.global.is_some();
-            let Some(neighbor) = self.touch(peer) else { continue };
-            if neighbor.locked.flatten().is_some_and(|at| at <= now) {
-                neighbor.locked = None;
-                neighbor.retry_at = (may_dial && neighbor.dials()).then_some(now);
+            for peer in due {
+                self.wake(now, peer);
             }
-            if neighbor.conns.is_empty() && neighbor.retry_at.is_some_and(|at| at <= now) {
-                self.dial(now, peer);
-            }
-            self.tidy_dynamic(peer);
         }
+    }
+
+    /// Does what a neighbour's timers ask for.
+    fn wake(&mut self, now: Time, peer: IpAddr) {
+        let Some(neighbor) = self.touch(peer) else { return };
+        let ended: Vec<(ConnId, End)> =
+            neighbor.conns.iter_mut().filter_map(|c| c.tick(now).err().map(|end| (c.id, end))).collect();
+        for (conn, end) in ended {
+            self.end(now, conn, end);
+        }
+        self.expire_retained(now, peer);
+        let may_dial = !self.shut_down && self.global.is_some();
+        let Some(neighbor) = self.touch(peer) else { return };
+        if neighbor.locked.flatten().is_some_and(|at| at <= now) {
+            neighbor.locked = None;
+            neighbor.retry_at = (may_dial && neighbor.dials()).then_some(now);
+        }
+        if neighbor.conns.is_empty() && neighbor.retry_at.is_some_and(|at| at <= now) {
+            self.dial(now, peer);
+        }
+        self.tidy_dynamic(peer);
     }
 
     /// A dynamic neighbour goes with its last connection, and the last route that is kept of it.

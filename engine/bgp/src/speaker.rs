@@ -18,7 +18,7 @@ use crate::restart::Restarting;
 use crate::table::{NetId, Route, Table};
 use crate::view::Counts;
 use crate::wire::{Attributes, FAMILIES};
-use crate::{ConnId, Input, NeighborView, Output, RibPath, Time};
+use crate::{ConnId, Input, NeighborView, Output, RibPath, Time, Watch};
 
 /// A BGP speaker. See the crate's documentation for its contract.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Speaker {
     pub(crate) met: BTreeSet<IpAddr>,
     /// We came back from a restart, and have not said all yet.
     pub(crate) restarting: Option<Restarting>,
-    /// That is over: End-of-RIB is due to those who wait for it.
+    /// That is over: End-of-RIB is due to those who wait for it, in this call.
     pub(crate) ends_due: bool,
     /// We are about to go away.
     pub(crate) draining: bool,
@@ -63,6 +63,8 @@ pub struct Speaker {
     pub(crate) timers: BTreeSet<(Time, IpAddr)>,
     /// The same by neighbour.
     timer_of: BTreeMap<IpAddr, Time>,
+    /// Neighbours that are to be watched, as was last said.
+    watched: BTreeMap<IpAddr, Watch>,
     /// Neighbours that changed in this call.
     pub(crate) touched: BTreeSet<IpAddr>,
     pub(crate) outputs: VecDeque<Output>,
@@ -96,6 +98,7 @@ impl Speaker {
             listening: None,
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
+            watched: BTreeMap::new(),
             touched: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
@@ -180,13 +183,11 @@ impl Speaker {
     pub(crate) fn settle(&mut self, now: Time) {
         self.run_timers(now);
         self.advertise(now);
-        if core::mem::take(&mut self.ends_due) {
-            self.send_due_ends(now);
-        }
         self.table.settle();
         self.sweep_attributes();
         for peer in core::mem::take(&mut self.touched) {
             self.set_timer(peer);
+            self.set_watch(peer);
             for conn in self.neighbors.get_mut(&peer).into_iter().flat_map(|n| &mut n.conns) {
                 for bytes in conn.take() {
                     conn.unsent += bytes.len();
@@ -227,13 +228,27 @@ impl Speaker {
         }
     }
 
-    /// The next neighbour whose time has come.
-    pub(crate) fn due(&mut self, now: Time) -> Option<IpAddr> {
-        // Whoever was touched in this call may be due at once.
-        for peer in self.touched.clone() {
-            self.set_timer(peer);
+    fn set_watch(&mut self, peer: IpAddr) {
+        let talks = self.global.is_some() && !self.shut_down;
+        let watch = self.neighbors.get(&peer).filter(|_| talks).and_then(Neighbor::watch);
+        let before = match watch {
+            Some(watch) => self.watched.insert(peer, watch),
+            None => self.watched.remove(&peer),
+        };
+        if before != watch {
+            self.outputs.push_back(Output::Watch { peer, watch });
         }
-        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, peer)| *peer)
+    }
+
+    /// Neighbours whose time has come.
+    pub(crate) fn due(&mut self, now: Time) -> Vec<IpAddr> {
+        // Whoever was touched in this call may be due at once.
+        let touched = core::mem::take(&mut self.touched);
+        for peer in &touched {
+            self.set_timer(*peer);
+        }
+        self.touched = touched;
+        self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, peer)| *peer).collect()
     }
 
     /// All neighbours, sorted by address.

@@ -127,6 +127,7 @@ impl Driver {
                 | Output::Limit { .. }
                 | Output::Password { .. }
                 | Output::Listen { .. }
+                | Output::Watch { .. }
                 | Output::Event(_) => {}
             }
         }

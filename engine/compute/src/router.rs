@@ -12,8 +12,8 @@ use fairway_desired::bgp::{
 };
 use fairway_desired::{Family, MAIN_TABLE, NextHop, PROTO_KUBE_ROUTER, RouteKey, RouteKind, RouteValue};
 use fairway_objects::{
-    BgpPeer, Kind, Node, Notice, ObjectKey, PeerOptions, Reflector, Role, RouterConfig, RouterIdSource, RouterSessions,
-    Subject,
+    BfdConfig, BgpPeer, Kind, Node, Notice, ObjectKey, PeerOptions, Reflector, Role, RouterConfig, RouterIdSource,
+    RouterSessions, Subject,
 };
 use ipnet::IpNet;
 
@@ -175,16 +175,14 @@ fn graceful_restart(state: &State) -> Option<GracefulRestart> {
     })
 }
 
+fn bfd(config: BfdConfig) -> Bfd {
+    let BfdConfig { port, desired_min_tx_ms, required_min_rx_ms, multiplier } = config;
+    Bfd { port, desired_min_tx_ms, required_min_rx_ms, multiplier }
+}
+
 fn external_peer(state: &State, families: Families, peer: BgpPeer, family: Family) -> Peer {
-    let session = Session {
-        bfd: peer.bfd.map(|bfd| Bfd {
-            port: bfd.port,
-            desired_min_tx_ms: bfd.desired_min_tx_ms,
-            required_min_rx_ms: bfd.required_min_rx_ms,
-            multiplier: bfd.multiplier,
-        }),
-        ..session(state, families, &peer.options, state.config.bgp_hold_s)
-    };
+    let session =
+        Session { bfd: peer.bfd.map(bfd), ..session(state, families, &peer.options, state.config.bgp_hold_s) };
     Peer {
         asn: peer.asn,
         port: peer.port,
@@ -294,8 +292,9 @@ fn policies(state: &State, node: &Node, claims: &mut Claims) {
 fn render_router(router: &RouterConfig, state: &State, claims: &mut Claims) {
     let global = Global::new(router.asn, router.router_id, state.config.bgp_port, ROUTER_PATHS);
     claims.bgp.insert(Key::Global, Value::Global(global));
-    let RouterSessions { ipv4, ipv6, reflector, options } = &router.sessions;
+    let RouterSessions { ipv4, ipv6, reflector, bfd: watched, options } = &router.sessions;
     let session = |asns: &[u32]| Session {
+        bfd: watched.map(bfd),
         reflector_client: *reflector && asns == [router.asn],
         ..session(state, Families { v4: *ipv4, v6: *ipv6 }, options, MESH_HOLD_S)
     };

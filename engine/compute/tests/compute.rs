@@ -9,8 +9,8 @@ use build::*;
 use fairway_compute::{Changes, Compute, Desired, Ops, from_scratch};
 use fairway_desired::{Interface, Learned, Op, Plane, RouteValue, Table, bgp, filter, ipvs};
 use fairway_objects::{
-    Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, PeerOptions, Role, RouterConfig, RouterPeer,
-    Scheduler, Service, TrafficPolicy,
+    BfdConfig, BgpPeer, Delta, Kind, NodeConfig, Notice, NoticeChange, Object, ObjectKey, PeerOptions, Role,
+    RouterConfig, RouterPeer, Scheduler, Service, TrafficPolicy,
 };
 use proptest::prelude::*;
 
@@ -530,6 +530,29 @@ fn policies_have_kube_routers_shape() {
         panic!("no import policy")
     };
     assert!(import.default_accept && import.statements.iter().all(|s| !s.accept));
+}
+
+#[test]
+fn bfd_of_peers_and_of_those_who_connect_to_a_router() {
+    let wanted = bgp::Bfd { port: 3784, desired_min_tx_ms: 100, required_min_rx_ms: 200, multiplier: 4 };
+    let bfd = Some(BfdConfig { port: 3784, desired_min_tx_ms: 100, required_min_rx_ms: 200, multiplier: 4 });
+    let peers = vec![BgpPeer { bfd, ..BgpPeer::new(ip("192.168.1.201"), 65002) }];
+    let (desired, _) = computed(NodeConfig { peers, ..config() }, vec![node("n1", 1), node("n2", 2)]);
+    let of = |address: &str| match desired.bgp.get(&bgp::Key::Peer(ip(address))) {
+        Some(bgp::Value::Peer(peer)) => peer.session.bfd,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of("192.168.1.201"), Some(wanted));
+    assert_eq!(of("192.168.1.2"), None, "as in kube-router, nodes do not watch each other");
+    let mut watching = router();
+    let Role::Router(config) = &mut watching.role else { panic!("not a router") };
+    config.sessions.bfd = bfd;
+    let (desired, _) = computed(watching, vec![]);
+    let dynamic = desired.bgp.values().find_map(|value| match value {
+        bgp::Value::Dynamic(dynamic) => Some(dynamic.session.bfd),
+        _ => None,
+    });
+    assert_eq!(dynamic, Some(Some(wanted)));
 }
 
 /// Applies ops to a table and checks that none is redundant.

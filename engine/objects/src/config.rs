@@ -143,13 +143,15 @@ pub struct RouterSessions {
     pub ipv6: bool,
     /// Neighbours of its own autonomous system are clients to which it reflects (RFC 4456).
     pub reflector: bool,
+    /// Failure detection.
+    pub bfd: Option<BfdConfig>,
     /// What a node can say of a neighbour, too.
     pub options: PeerOptions,
 }
 
 impl Default for RouterSessions {
     fn default() -> Self {
-        RouterSessions { ipv4: true, ipv6: true, reflector: false, options: PeerOptions::default() }
+        RouterSessions { ipv4: true, ipv6: true, reflector: false, bfd: None, options: PeerOptions::default() }
     }
 }
 

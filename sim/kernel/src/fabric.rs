@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, Wire};
 use crate::neighbor::Neighbors;
 use crate::packet::{Kind, Packet, Tuple};
 use crate::route::{Flow as Lookup, Found, Target};
-use crate::types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, SocketError, SocketId, Trace};
+use crate::types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, Posted, SocketError, SocketId, Trace};
 use crate::walk::Fate;
 
 /// `net/ipv4/ip_local_port_range`
@@ -221,6 +221,13 @@ impl Fabric {
         Ok(id)
     }
 
+    /// A process listens on a port no more, whichever the address.
+    pub fn unlisten(&mut self, host: HostId, protocol: Protocol, port: u16, owner: &str) {
+        if let Some(listeners) = self.hosts[host.0].listeners.get_mut(&(protocol, port)) {
+            listeners.retain(|l| l.owner != owner);
+        }
+    }
+
     /// A process ends: its sockets are closed and its connections reset. Returns those connections.
     pub fn kill(&mut self, host: HostId, owner: &str) -> Vec<FlowId> {
         for listeners in self.hosts[host.0].listeners.values_mut() {
@@ -267,6 +274,17 @@ impl Fabric {
     /// Sends one datagram and the answer to it.
     pub fn datagram(&mut self, now: Duration, request: &Connect) -> Attempt {
         self.open(now, request, Kind::Datagram, Kind::Datagram)
+    }
+
+    /// Sends one datagram with this time to live, and waits for nothing. `None` if no process gets it.
+    pub fn post(&mut self, now: Duration, request: &Connect, ttl: u8) -> Option<Posted> {
+        self.advance(now);
+        let tuple = self.bind(request).ok()?;
+        let walked = self.walk(request.from, Packet { ttl, ..Packet::new(tuple, Kind::Datagram) });
+        let Fate::Delivered(host, packet) = walked.fate else { return None };
+        let owner = self.listener(host, packet.tuple)?;
+        let Tuple { src: source, dst: destination, .. } = packet.tuple;
+        Some(Posted { host, owner, source, destination, ttl: packet.ttl, latency: walked.latency })
     }
 
     fn open(&mut self, now: Duration, request: &Connect, first: Kind, second: Kind) -> Attempt {

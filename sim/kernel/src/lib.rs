@@ -25,4 +25,4 @@ mod walk;
 pub use fabric::Fabric;
 pub use ipvs::{RealServerView, VirtualServerView};
 pub use kernel::{Injected, Kernel};
-pub use types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, SocketError, SocketId, Trace};
+pub use types::{Attempt, Connect, Connected, Failure, FlowId, HostId, LanId, Posted, SocketError, SocketId, Trace};

@@ -107,6 +107,23 @@ pub struct Attempt {
     pub path: Vec<HostId>,
 }
 
+/// A datagram that reached a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// The host that got it.
+    pub host: HostId,
+    /// The process.
+    pub owner: String,
+    /// The sender as the receiver sees it.
+    pub source: SocketAddr,
+    /// The address and port it came to.
+    pub destination: SocketAddr,
+    /// The time to live it arrived with.
+    pub ttl: u8,
+    /// How long it was under way.
+    pub latency: Duration,
+}
+
 /// What would happen to the packets of a [`Connect`], step by step.
 #[derive(Clone, Debug)]
 pub struct Trace {

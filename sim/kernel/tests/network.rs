@@ -408,3 +408,54 @@ fn a_node_reaches_its_own_pod_and_others_by_the_service() {
         assert!(matches!(connected.local, SocketAddr::V4(a) if a.ip().octets() == [10, 0, 0, 11]));
     }
 }
+
+#[test]
+fn a_datagram_is_posted_with_a_ttl_and_loses_one_at_each_router() {
+    let mut fabric = Fabric::new(4);
+    let [near, router, far] = ["near", "router", "far"].map(|name| fabric.add_host(name));
+    let lan = fabric.add_lan("lan", Duration::from_millis(1));
+    let other = fabric.add_lan("other", Duration::from_millis(2));
+    for (host, link, lan, address) in [
+        (near, "eth1", lan, "10.0.0.1/24"),
+        (router, "eth1", lan, "10.0.0.9/24"),
+        (router, "eth2", other, "10.0.1.9/24"),
+        (far, "eth1", other, "10.0.1.1/24"),
+    ] {
+        fabric.attach(host, link, lan);
+        fabric.kernel_mut(host).add_address(link, net(address));
+    }
+    fabric.kernel_mut(router).set_sysctl("net/ipv4/ip_forward", 1).unwrap();
+    route(fabric.kernel_mut(near), "10.0.1.0/24", &["10.0.0.9"], 3);
+    let post = |fabric: &mut Fabric, to: &str, ttl| {
+        let from = Connect {
+            from: near,
+            owner: "sender".into(),
+            src: Some(ip("10.0.0.1")),
+            sport: Some(50_000),
+            to: ip(to),
+            port: 3784,
+            protocol: Protocol::Udp,
+        };
+        fabric.post(Duration::ZERO, &from, ttl)
+    };
+    assert_eq!(post(&mut fabric, "10.0.0.9", 255), None, "nobody listens");
+    for host in [router, far] {
+        fabric.listen(host, Protocol::Udp, None, 3784, "receiver").unwrap();
+    }
+    let posted = post(&mut fabric, "10.0.0.9", 255).unwrap();
+    assert_eq!((posted.host, posted.owner.as_str(), posted.ttl), (router, "receiver", 255));
+    assert_eq!((posted.source, posted.destination), ((ip("10.0.0.1"), 50_000).into(), (ip("10.0.0.9"), 3784).into()));
+    assert_eq!(posted.latency, Duration::from_millis(1));
+    // No way back is needed: nobody answers.
+    let posted = post(&mut fabric, "10.0.1.1", 255).unwrap();
+    assert_eq!((posted.host, posted.ttl, posted.latency), (far, 254, Duration::from_millis(3)));
+    assert_eq!(post(&mut fabric, "10.0.1.1", 1), None, "its time is over");
+    fabric.cut(far, "eth1");
+    assert_eq!(post(&mut fabric, "10.0.1.1", 255), None, "a cable is cut");
+    fabric.unlisten(router, Protocol::Udp, 3784, "somebody else");
+    assert!(post(&mut fabric, "10.0.0.9", 255).is_some());
+    fabric.unlisten(router, Protocol::Udp, 3784, "receiver");
+    assert_eq!(post(&mut fabric, "10.0.0.9", 255), None);
+    fabric.listen(router, Protocol::Udp, None, 3784, "receiver").unwrap();
+    assert!(post(&mut fabric, "10.0.0.9", 255).is_some(), "the port is free again");
+}

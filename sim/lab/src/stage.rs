@@ -12,8 +12,9 @@ use fairway_desired::{
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    Answer, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
-    Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, BfdSession, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor,
+    NoticeLine, Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult,
+    VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -84,6 +85,15 @@ impl Stage for Lab {
 
     fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError> {
         self.view_neighbors(host)
+    }
+
+    fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
+        let host = self.find(host)?;
+        match (&host.agent, &host.foreign) {
+            (Some(agent), _) => agent.ask(|agent, _| fairway_stage::bfd(agent)).map_err(refused),
+            (None, Some(router)) => router.bfd().map_err(refused),
+            (None, None) => Ok(vec![]),
+        }
     }
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {

@@ -33,15 +33,15 @@ pub use read::{Files, load, parse, parse_trace};
 pub use report::{Outcome, StepOutcome, Verdict, junit, summary_line};
 pub use run::{RunOptions, run, unplayed};
 pub use scenario::{
-    Gateways, Lan, MaxPrefixes, Node, Objects, Range, Router, Scenario, Services, Sessions, Software, Tester, Timing,
-    Topology,
+    Bfd, Gateways, Lan, MaxPrefixes, Node, Objects, Range, Router, Scenario, Services, Sessions, Software, Tester,
+    Timing, Topology,
 };
 pub use shape::json_schema;
 pub use sink::{Event, Silent, Sink, TextSink};
 pub use source::{At, Source, Span};
 pub use stage::{
-    Answer, BgpShow, EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
-    RealServer, RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
+    Answer, BfdSession, BgpShow, EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor,
+    NoticeLine, RealServer, RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
 };
 pub use step::{
     Action, Ask, BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NeighborCondition,

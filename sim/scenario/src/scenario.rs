@@ -154,6 +154,8 @@ pub struct Sessions {
     pub extended_next_hop: bool,
     /// Packets of neighbours must come from the link (TTL 255).
     pub ttl_security: bool,
+    /// Its neighbours are watched by BFD.
+    pub bfd: Option<Bfd>,
 }
 
 impl Default for Sessions {
@@ -170,8 +172,18 @@ impl Default for Sessions {
             reflector: false,
             extended_next_hop: false,
             ttl_security: false,
+            bfd: None,
         }
     }
+}
+
+/// How a router watches its peers by BFD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bfd {
+    /// Time between packets, in both directions.
+    pub interval: Duration,
+    /// Packets that may be lost in a row.
+    pub multiplier: u8,
 }
 
 /// A limit of prefixes.

@@ -48,6 +48,10 @@ pub trait Stage {
     fn fault(&mut self, fault: &Fault) -> Result<String, StageError>;
     /// BGP neighbours of a node or router.
     fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError>;
+    /// BFD sessions of a node or router.
+    fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
+        Err(StageError::Unsupported(format!("looking at BFD on {host}")))
+    }
     /// BGP paths of one family of a node or router.
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError>;
     /// What the host's own BGP tool prints of neighbours or paths: the command, and its output. `None` if it has none; then
@@ -136,6 +140,15 @@ pub struct Neighbor {
     pub accepted: u64,
     /// Why the last session or attempt ended, if the speaker tells.
     pub reason: Option<String>,
+}
+
+/// One BFD session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BfdSession {
+    /// Address of the peer.
+    pub address: IpAddr,
+    /// `AdminDown`, `Down`, `Init`, `Up`.
+    pub state: String,
 }
 
 /// One row of `gobgp global rib`.

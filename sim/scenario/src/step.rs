@@ -201,6 +201,8 @@ pub struct BgpCondition {
     pub neighbors: Option<Count>,
     /// Paths accepted from all neighbours together.
     pub accepted: Option<Count>,
+    /// BFD sessions in state Up.
+    pub bfd: Option<Count>,
 }
 
 /// One BGP session as one side of it sees it.

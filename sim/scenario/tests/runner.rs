@@ -87,6 +87,11 @@ fn each_condition_can_fail() {
         ("bgp: {vm-201: {established: 3}}", "3 established BGP sessions on vm-201", "4 ("),
         ("bgp: {vm-201: {neighbors: 5..}}", "at least 5 BGP neighbours on vm-201", "4 ("),
         ("bgp: {vm-201: {accepted: ..7}}", "at most 7 accepted BGP paths on vm-201", "8 ("),
+        (
+            "bgp: {vm-201: {bfd: 3}}",
+            "3 BFD sessions up on vm-201",
+            "2 (192.168.1.1 Up, 192.168.1.2 Up, 192.168.1.3 Down)",
+        ),
         ("rib: {on: vm-201, prefix: 10.0.0.2/32, paths: 1}", "1 BGP path to 10.0.0.2/32 on vm-201", "2 (192.168.1.2, "),
         (
             "rib: {on: vm-201, prefix: 10.0.0.3/32, paths: 1..}",

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use fairway_objects::{GracefulRestart, NodeConfig, Notice, PeerOptions, RouterConfig, RouterPeer, RouterSessions};
-use fairway_scenario::{Router, Topology};
+use fairway_objects::{
+    BfdConfig, GracefulRestart, NodeConfig, Notice, PeerOptions, RouterConfig, RouterPeer, RouterSessions,
+};
+use fairway_scenario::{Bfd, Router, Topology};
 
 /// Reads the command line of one node's agent: node name and flags to configuration and notices.
 pub type Configure<'a> = dyn Fn(&str, &[String]) -> Result<(NodeConfig, Vec<Notice>), String> + 'a;
@@ -81,7 +83,13 @@ pub fn router_config(topology: &Topology, name: &str, router: &Router) -> Result
         networks: router.networks.clone(),
         addresses,
         peers: router.peers.iter().map(peer).collect(),
-        sessions: RouterSessions { ipv4: sessions.ipv4, ipv6: sessions.ipv6, reflector: sessions.reflector, options },
+        sessions: RouterSessions {
+            ipv4: sessions.ipv4,
+            ipv6: sessions.ipv6,
+            reflector: sessions.reflector,
+            bfd: sessions.bfd.map(bfd),
+            options,
+        },
     };
     let graceful_restart = sessions.graceful_restart.map(|time| GracefulRestart {
         // What the protocol can say.
@@ -90,6 +98,11 @@ pub fn router_config(topology: &Topology, name: &str, router: &Router) -> Result
         long_lived_s: 0,
     });
     Ok(NodeConfig { graceful_restart, ..NodeConfig::router(name, config) })
+}
+
+fn bfd(bfd: Bfd) -> BfdConfig {
+    let ms = u32::try_from(bfd.interval.as_millis()).unwrap_or(u32::MAX);
+    BfdConfig { desired_min_tx_ms: ms, required_min_rx_ms: ms, multiplier: bfd.multiplier, ..BfdConfig::default() }
 }
 
 /// Seconds that a router waits for its neighbours after a restart, at most.

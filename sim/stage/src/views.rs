@@ -5,7 +5,7 @@ use fairway_bgp::SessionState;
 use fairway_bgp::wire::{Attributes, Origin};
 use fairway_desired::Family;
 use fairway_objects::Notice;
-use fairway_scenario::{Neighbor, NoticeLine, RibPath};
+use fairway_scenario::{BfdSession, Neighbor, NoticeLine, RibPath};
 
 use crate::Time;
 
@@ -31,6 +31,11 @@ pub fn neighbors(agent: &Agent, now: Time) -> Vec<Neighbor> {
             reason: n.last_error,
         })
         .collect()
+}
+
+/// The BFD sessions.
+pub fn bfd(agent: &Agent) -> Vec<BfdSession> {
+    agent.bfd().sessions().map(|s| BfdSession { address: s.peer, state: s.state.as_str().into() }).collect()
 }
 
 /// The rows of `gobgp global rib`.

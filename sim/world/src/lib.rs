@@ -2,12 +2,13 @@
 //!
 //! Every node runs the very [`fairway_agent::Agent`] that runs in production; its kernel is
 //! [`fairway_kernel::Kernel`], its API server [`fairway_api::Api`], and its BGP connections are TCP flows whose
-//! segments walk the simulated kernels. [`World`] implements [`fairway_scenario::Stage`], so a scenario file drives
+//! segments walk the simulated kernels, as BFD's packets do. [`World`] implements [`fairway_scenario::Stage`], so a scenario file drives
 //! it. All randomness comes from one seed: the same seed gives the same [trace hash](World::hash).
 //!
 //! Deliberately not here: any decision of the node (see `engine/`), what a kernel does with a packet (see
 //! `sim/kernel`), what a scenario means (see `sim/scenario`). Start reading at [`World::new`], then `world.rs`.
 
+mod bfd;
 mod clients;
 mod hash;
 mod pods;

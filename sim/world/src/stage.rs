@@ -7,8 +7,8 @@ use fairway_bgp as bgp;
 use fairway_desired::{KernelEvent, MAIN_TABLE, NextHop, PlaneId, Protocol, RouteKey, RouteKind, RouteValue};
 use fairway_kernel::{Connect, Injected};
 use fairway_scenario::{
-    EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, Origin, Plane,
-    RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    BfdSession, EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
+    Origin, Plane, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -225,6 +225,11 @@ impl Stage for World {
 
     fn neighbors(&mut self, host: &str) -> Result<Vec<Neighbor>, StageError> {
         self.view_neighbors(host)
+    }
+
+    fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
+        let host = self.find_host(host)?;
+        Ok(self.hosts[host].agent.as_ref().map(fairway_stage::bfd).unwrap_or_default())
     }
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {

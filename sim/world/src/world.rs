@@ -13,6 +13,7 @@ use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::Topology;
 use fairway_stage::Cluster;
 
+use crate::bfd::{Arrival, Way};
 use crate::clients::{Clients, LoadEvent};
 use crate::hash::TraceHash;
 use crate::pods::Pods;
@@ -58,6 +59,8 @@ pub(crate) struct Host {
     pub(crate) flag_notices: Vec<Notice>,
     pub(crate) notices: BTreeSet<Notice>,
     pub(crate) accepted: u64,
+    /// Its daemon's BFD sockets, by neighbour.
+    pub(crate) bfd: BTreeMap<IpAddr, Way>,
     /// TCP MD5 passwords of connections that its daemon accepts, by the other end.
     pub(crate) passwords: BTreeMap<IpAddr, String>,
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
@@ -83,6 +86,7 @@ impl Host {
             flag_notices: vec![],
             notices: BTreeSet::new(),
             accepted: 0,
+            bfd: BTreeMap::new(),
             passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
@@ -109,6 +113,8 @@ pub(crate) enum Event {
     Fin { tcp: u64, direction: usize },
     /// A lost segment is sent again.
     Retransmit { tcp: u64, direction: usize },
+    /// A BFD packet arrives.
+    Bfd(Box<Arrival>),
     /// A pod's process runs.
     PodStarted { namespace: String, pod: String },
     /// A pod's process ended.
@@ -231,6 +237,7 @@ impl World {
                 self.tcp_fin(tcp, direction);
             }
             Event::Retransmit { tcp, direction } => self.tcp_retransmit(tcp, direction),
+            Event::Bfd(arrival) => self.bfd_arrives(&arrival),
             Event::PodStarted { namespace, pod } => {
                 self.hash.event(now, 6, 0, 0);
                 self.pod_started(&namespace, &pod);
@@ -283,6 +290,7 @@ impl World {
     pub(crate) fn forget_agent(&mut self, host: HostIx) {
         let state = &mut self.hosts[host];
         state.agent = None;
+        state.bfd.clear();
         state.passwords.clear();
         if let Some(ticket) = state.tick.take() {
             self.queue.cancel(ticket);
@@ -343,7 +351,7 @@ impl World {
                     let about_pods = match &output {
                         Output::Observe(plane) => *plane == PlaneId::Pod,
                         Output::Apply(batch) => batch.plane() == PlaneId::Pod,
-                        Output::Bgp(_) | Output::Notice(_) => false,
+                        Output::Bgp(_) | Output::Bfd(_) | Output::Notice(_) => false,
                     };
                     let pods = if about_pods { self.pods_of(host) } else { vec![] };
                     let mut kernel = NodeKernel { node: self.hosts[host].id, fabric: &mut self.fabric, pods };
@@ -354,6 +362,7 @@ impl World {
                     }
                 }
                 Output::Bgp(output) => self.bgp_output(host, output),
+                Output::Bfd(output) => self.bfd_output(host, output),
                 Output::Notice(NoticeChange::Raised(notice)) => {
                     self.hosts[host].notices.insert(notice);
                 }
@@ -401,7 +410,7 @@ impl World {
             }
             // Hosts of the world are honest and near.
             bgp::Output::Limit { .. } => {}
-            bgp::Output::Learned(_) | bgp::Output::Event(_) => {}
+            bgp::Output::Learned(_) | bgp::Output::Watch { .. } | bgp::Output::Event(_) => {}
         }
     }
 

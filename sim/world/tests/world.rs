@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fairway_objects::{BgpPeer, NodeConfig};
+use fairway_objects::{BfdConfig, BgpPeer, NodeConfig};
 use fairway_oracle::promises;
 use fairway_scenario::{Fault, MconnectRequest, Origin, Plane, PodPick, Scenario, Stage, Target, parse};
 use fairway_world::World;
@@ -32,9 +32,15 @@ steps:
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-fn scenario() -> Scenario {
+/// Whether nodes and router watch each other by BFD.
+fn watched(seed: u64) -> bool {
+    seed.is_multiple_of(3)
+}
+
+fn scenario(bfd: bool) -> Scenario {
     let files = |_: &str| Ok(include_str!("../../../scenarios/seed/mconnect.yaml").to_string());
-    parse("swarm.yaml", SCENARIO, &files).unwrap_or_else(|wrong| panic!("{wrong:?}"))
+    let text = if bfd { SCENARIO.replace("asn: 65002,", "asn: 65002, bfd: {},") } else { SCENARIO.into() };
+    parse("swarm.yaml", &text, &files).unwrap_or_else(|wrong| panic!("{wrong:?}"))
 }
 
 fn configure(node: &str, _: &[String]) -> Result<(NodeConfig, Vec<fairway_objects::Notice>), String> {
@@ -54,7 +60,13 @@ fn configure(node: &str, _: &[String]) -> Result<(NodeConfig, Vec<fairway_object
 }
 
 fn world(seed: u64) -> World {
-    World::new(&scenario(), seed, &configure).unwrap_or_else(|e| panic!("{e}"))
+    let bfd = watched(seed);
+    let configure = |node: &str, flags: &[String]| {
+        let (mut config, notices) = configure(node, flags)?;
+        config.peers[0].bfd = bfd.then(BfdConfig::default);
+        Ok((config, notices))
+    };
+    World::new(&scenario(bfd), seed, &configure).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Lets time pass until the condition holds.
@@ -192,6 +204,24 @@ fn the_same_seed_gives_the_same_trace_hash_and_another_seed_another() {
     };
     assert_eq!(hash(1), hash(1));
     assert_ne!(hash(1).0, hash(2).0);
+    assert!(watched(3) && !watched(1));
+    assert_eq!(hash(3), hash(3));
+}
+
+#[test]
+fn bfd_notices_a_cut_link_and_the_hold_time_does_not() {
+    for (seed, noticed) in [(3, true), (1, false)] {
+        let mut world = world(seed);
+        assert!(until(&mut world, Duration::from_secs(60), converged), "not converged: {:?}", world.notices());
+        let up = |w: &mut World| w.bfd("r1").is_ok_and(|s| s.iter().filter(|s| s.state == "Up").count() == 3);
+        assert_eq!(until(&mut world, Duration::from_secs(5), up), noticed);
+        world.fault(&Fault::Cut { host: "n2".into(), lan: "cluster".into() }).unwrap_or_else(|e| panic!("{e}"));
+        let cut = world.now();
+        let left = |w: &mut World| w.neighbors("r1").is_ok_and(|n| n.len() == 2);
+        assert_eq!(until(&mut world, Duration::from_millis(3200), left), noticed, "three packets a second apart");
+        // The last packet came less than a second before the cut.
+        assert!(world.now() >= cut + Duration::from_secs(2));
+    }
 }
 
 #[test]
@@ -231,6 +261,9 @@ proptest! {
             world.advance(limit);
         }
         let state: Vec<_> = NODES.iter().map(|n| (n, world.in_sync(n))).collect();
+        let sessions = world.bfd("r1").unwrap_or_default();
+        let up = sessions.iter().filter(|s| s.state == "Up").count();
+        prop_assert_eq!(up, if watched(seed) { NODES.len() } else { 0 }, "{:?}", sessions);
         prop_assert!(
             until(&mut world, Duration::from_secs(60), converged),
             "not converged: {state:?} {:?} {:?}", world.notices(), world.routes("r1", false)

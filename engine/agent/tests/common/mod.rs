@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_agent::{Agent, Input, Output, bgp, serve};
+use fairway_agent::{Agent, Input, Output, bfd, bgp, serve};
 use fairway_desired::{
     Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table, ipvs,
 };
@@ -254,6 +254,7 @@ pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     pub(crate) now: Duration,
     pub(crate) bgp: Vec<bgp::Output>,
+    pub(crate) bfd: Vec<bfd::Output>,
     /// Notices as a listener to changes sees them.
     pub(crate) notices: BTreeSet<String>,
     /// Networks announced right before each op on the kernel, with the op's place in the kernel's log.
@@ -269,6 +270,7 @@ impl Host {
             kernel,
             now: Duration::ZERO,
             bgp: vec![],
+            bfd: vec![],
             notices: BTreeSet::new(),
             announced: vec![],
             observed: 0,
@@ -296,9 +298,10 @@ impl Host {
         while let Some(output) = self.agent.poll() {
             match output {
                 Output::Bgp(output) => {
-                    assert!(!matches!(output, bgp::Output::Learned(_)));
+                    assert!(!matches!(output, bgp::Output::Learned(_) | bgp::Output::Watch { .. }));
                     self.bgp.push(output);
                 }
+                Output::Bfd(output) => self.bfd.push(output),
                 Output::Notice(fairway_objects::NoticeChange::Raised(notice)) => {
                     assert!(self.notices.insert(notice.to_string()), "{notice} raised twice");
                 }

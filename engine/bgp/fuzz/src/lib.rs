@@ -232,7 +232,8 @@ impl Driver {
                 Output::Close { conn } => {
                     self.conns.entry(conn).or_default().closed = true;
                 }
-                Output::Learned(_)
+                Output::Watch { .. }
+                | Output::Learned(_)
                 | Output::Event(_)
                 | Output::Drain { .. }
                 | Output::Listen { .. }

@@ -206,7 +206,7 @@ impl Net {
                     self.later(at, Later::Dialed { end: (node, conn), local, remote });
                 }
                 Output::Send { conn, bytes } => self.send((node, conn), bytes.to_vec()),
-                Output::Limit { .. } | Output::Password { .. } => {}
+                Output::Limit { .. } | Output::Password { .. } | Output::Watch { .. } => {}
                 Output::Drain { conn } => {
                     self.drains += 1;
                     let at = self.now + self.delay();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_bgp::wire::{AsPath, Attributes, Capability, Context, Message, Notification, Open, Origin, Reach, Update};
-use fairway_bgp::{ConnId, Event, Input, Output, RibPath, SessionState, Speaker};
+use fairway_bgp::{ConnId, Event, Input, Output, RibPath, SessionState, Speaker, Watch};
 use fairway_desired::bgp::{Distance, Families, Global, Key, Peer, Session, Value};
 use fairway_desired::{Bgp, Family, Learned, Op};
 use ipnet::IpNet;
@@ -31,6 +31,8 @@ pub struct Script {
     pub contexts: BTreeMap<ConnId, (Context, Context)>,
     /// Connections that the speaker wants to be told of when all has left.
     pub drains: Vec<ConnId>,
+    /// Whom BFD is to watch, as it was said.
+    pub watches: Vec<(IpAddr, Option<Watch>)>,
     /// Connections with their TTLs: ours, and the lowest of theirs.
     pub ttls: Vec<(ConnId, Option<u8>, Option<u8>)>,
     /// TCP passwords by neighbour, as they were told.
@@ -57,6 +59,7 @@ impl Script {
             context: FOUR,
             contexts: BTreeMap::new(),
             drains: vec![],
+            watches: vec![],
             ttls: vec![],
             passwords: vec![],
         }
@@ -101,6 +104,7 @@ impl Script {
                 }
                 Output::Limit { conn, ttl, min_ttl } => self.ttls.push((conn, ttl, min_ttl)),
                 Output::Password { peer, password } => self.passwords.push((peer, password)),
+                Output::Watch { peer, watch } => self.watches.push((peer, watch)),
                 Output::Drain { conn } => self.drains.push(conn),
                 Output::Learned(l) => self.learned.push(l),
                 Output::Event(e) => self.events.push(e),

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
 
-use fairway_scenario::{BgpShow, Neighbor, RibPath};
+use fairway_objects::BfdConfig;
+use fairway_scenario::{BfdSession, BgpShow, Neighbor, RibPath};
 use ipnet::IpNet;
 
 use super::{Daemon, Place, Program, Settings, family};
@@ -56,6 +57,10 @@ impl Daemon for Bird {
 
     fn rib(&self, place: &Place, ipv6: bool) -> io::Result<Vec<RibPath>> {
         Ok(rib(&birdc(place, &format!("show route all table master{}", if ipv6 { 6 } else { 4 }))?))
+    }
+
+    fn bfd(&self, place: &Place) -> io::Result<Vec<BfdSession>> {
+        Ok(bfd(&birdc(place, "show bfd sessions")?))
     }
 
     fn show(&self, show: BgpShow) -> String {
@@ -131,6 +136,9 @@ fn session(settings: &Settings, asn: u32) -> String {
     if options.ttl_security.is_some() {
         text += "  ttl security on;\n";
     }
+    if settings.router.sessions.bfd.is_some() {
+        text += "  bfd on;\n";
+    }
     if settings.reflects_to(asn) {
         text += "  rr client;\n";
     }
@@ -148,9 +156,16 @@ fn config(settings: &Settings) -> String {
     if settings.graceful_restart.is_some() {
         text += "graceful restart wait 10;\n";
     }
+    if let Some(BfdConfig { desired_min_tx_ms, required_min_rx_ms, multiplier, .. }) = router.sessions.bfd {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "protocol bfd {{ interface \"*\" {{ min tx interval {desired_min_tx_ms} ms; \
+             min rx interval {required_min_rx_ms} ms; multiplier {multiplier}; }}; }}"
+        );
+    }
     for ipv6 in [false, true] {
         let family = family(ipv6);
-        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "protocol kernel {{ {family} {{ export where source != RTS_DEVICE; import none; }}; merge paths on limit 64; scan time 5; }}"
@@ -187,6 +202,15 @@ fn config(settings: &Settings) -> String {
         );
     }
     text
+}
+
+/// Sessions out of `show bfd sessions`: address, interface, state, and more.
+fn bfd(text: &str) -> Vec<BfdSession> {
+    let session = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some(BfdSession { address: words.next()?.parse().ok()?, state: words.nth(1)?.into() })
+    };
+    text.lines().filter_map(session).collect()
 }
 
 fn neighbors(text: &str) -> Vec<Neighbor> {
@@ -286,6 +310,15 @@ mod tests {
             ["10.0.0.2/32 192.168.1.1 true", "10.0.0.2/32 192.168.1.2 false", "10.20.0.0/16 0.0.0.0 true"]
         );
         assert_eq!(paths[0].as_path, [65002, 65001]);
+    }
+
+    #[test]
+    fn the_bfd_sessions_of_bird() {
+        let text = "BIRD 2.0.12 ready.\nbfd1:\nIP address                Interface  State      Since         Interval  Timeout\n\
+            192.168.1.1               eth1       Up         12:00:01.000    0.100    0.300\n\
+            192.168.1.2               eth1       Down       12:00:02.000    1.000    0.000\n";
+        let shown: Vec<String> = bfd(text).iter().map(|s| format!("{} {}", s.address, s.state)).collect();
+        assert_eq!(shown, ["192.168.1.1 Up", "192.168.1.2 Down"]);
     }
 
     #[test]

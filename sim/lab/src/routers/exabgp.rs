@@ -26,11 +26,17 @@ fn pipe(place: &Place) -> String {
     place.space.name().to_string()
 }
 
+/// What leads `exabgpcli` to this daemon. Its pipes are for one at a time.
+fn leading(place: &Place) -> [String; 4] {
+    ["flock".into(), place.path("turn"), "env".into(), format!("exabgp_api_pipename={}", pipe(place))]
+}
+
 fn cli(place: &Place, command: &str) -> io::Result<String> {
-    let variable = format!("exabgp_api_pipename={}", pipe(place));
-    let mut words = vec![variable.as_str(), "timeout", "5", "exabgpcli"];
+    let leading = leading(place);
+    let mut words: Vec<&str> = leading[1..].iter().map(String::as_str).collect();
+    words.extend(["timeout", "5", "exabgpcli"]);
     words.extend(command.split(' '));
-    place.text("env", &words)
+    place.text(&leading[0], &words)
 }
 
 impl Daemon for Exabgp {
@@ -57,7 +63,7 @@ impl Daemon for Exabgp {
     }
 
     fn tools(&self, place: &Place) -> Vec<(&'static str, String)> {
-        vec![("exabgpcli", format!("env exabgp_api_pipename={} exabgpcli", pipe(place)))]
+        vec![("exabgpcli", format!("{} exabgpcli", leading(place).join(" ")))]
     }
 
     fn neighbors(&self, place: &Place) -> io::Result<Vec<Neighbor>> {
@@ -199,4 +205,28 @@ fn rib(text: &str) -> Vec<RibPath> {
         })
     };
     text.lines().filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_neighbours_of_exabgp() {
+        let text = "Peer            AS        up/down state       |     #sent     #recvd\n\
+            192.168.1.1     65001     0:00:01 established           4          4\n\
+            fd00::1         65001        down idle                  0          0\n";
+        let shown: Vec<String> =
+            neighbors(text).iter().map(|n| format!("{} {} {}", n.address, n.asn, n.state)).collect();
+        assert_eq!(shown, ["192.168.1.1 65001 Establ", "fd00::1 65001 idle"]);
+    }
+
+    #[test]
+    fn the_rib_of_exabgp() {
+        let text = "neighbor 192.168.1.1 ipv4 unicast 11.0.1.0/24 next-hop 192.168.1.1 origin igp as-path [ 65001 65002 ]\n\
+            neighbor 192.168.1.1 ipv6 unicast 1100::100/120 next-hop fd00::1 origin igp as-path [ ]\n";
+        let paths = rib(text);
+        let shown: Vec<String> = paths.iter().map(|p| format!("{} {} {:?}", p.prefix, p.next_hop, p.as_path)).collect();
+        assert_eq!(shown, ["11.0.1.0/24 192.168.1.1 [65001, 65002]", "1100::100/120 fd00::1 []"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! FRR: zebra and bgpd, asked with `vtysh` and its JSON.
+//! FRR: zebra, bgpd and bfdd, asked with `vtysh` and its JSON.
 
 use std::fmt::Write as _;
 use std::io;
@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
 
-use fairway_scenario::{BgpShow, Neighbor, RibPath};
+use fairway_objects::BfdConfig;
+use fairway_scenario::{BfdSession, BgpShow, Neighbor, RibPath};
 use serde_json::Value;
 
 use super::{Daemon, Place, Program, Settings, family, unix_time};
@@ -53,6 +54,10 @@ impl Daemon for Frr {
     fn prepare(&self, place: &Place, settings: &Settings, again: bool) -> io::Result<Vec<Program>> {
         place.write("zebra.conf", "")?;
         place.write("config", &config(settings))?;
+        let watched = settings.router.sessions.bfd;
+        if let Some(watched) = watched {
+            place.write("bfdd.conf", &profile(watched))?;
+        }
         // Its daemons insist on not being root, and write their sockets here.
         place.text("chown", &["-R", &format!("{USER}:frrvty"), &place.path("")])?;
         let (folder, zserv) = (place.path(""), place.path("zserv"));
@@ -67,7 +72,14 @@ impl Daemon for Frr {
             zebra.args(["-K", KEEP_S]);
         }
         // bgpd looks for zebra when it starts, and then not for a long time.
-        Ok(vec![Program { command: zebra, appears: Some("zserv") }, Program::new(daemon("bgpd", "config"))])
+        let mut programs = vec![Program { command: zebra, appears: Some("zserv") }];
+        if watched.is_some() {
+            let mut bfdd = daemon("bfdd", "bfdd.conf");
+            bfdd.args(["--bfdctl", &place.path("bfdd.sock")]);
+            programs.push(Program { command: bfdd, appears: Some("bfdd.vty") });
+        }
+        programs.push(Program::new(daemon("bgpd", "config")));
+        Ok(programs)
     }
 
     fn tools(&self, place: &Place) -> Vec<(&'static str, String)> {
@@ -80,6 +92,10 @@ impl Daemon for Frr {
 
     fn rib(&self, place: &Place, ipv6: bool) -> io::Result<Vec<RibPath>> {
         Ok(rib(&json(place, &format!("show bgp {} unicast json", family(ipv6)))?))
+    }
+
+    fn bfd(&self, place: &Place) -> io::Result<Vec<BfdSession>> {
+        Ok(bfd(&json(place, "show bfd peers json")?))
     }
 
     fn show(&self, show: BgpShow) -> String {
@@ -140,6 +156,18 @@ fn prefix_list(settings: &Settings, ipv6: bool) -> Vec<String> {
     deny.chain([format!("{start} permit {all}")]).collect()
 }
 
+/// The name of the timers of BFD.
+const PROFILE: &str = "timers";
+
+/// What bfdd is told.
+fn profile(watched: BfdConfig) -> String {
+    let BfdConfig { desired_min_tx_ms, required_min_rx_ms, multiplier, .. } = watched;
+    format!(
+        "bfd\n profile {PROFILE}\n  transmit-interval {desired_min_tx_ms}\n  receive-interval {required_min_rx_ms}\n  \
+         detect-multiplier {multiplier}\n"
+    )
+}
+
 /// What is said of a neighbour or a group outside the address families.
 fn session(settings: &Settings, name: &str) -> String {
     let options = &settings.router.sessions.options;
@@ -150,6 +178,9 @@ fn session(settings: &Settings, name: &str) -> String {
     }
     if options.extended_next_hop {
         let _ = writeln!(text, " neighbor {name} capability extended-nexthop");
+    }
+    if settings.router.sessions.bfd.is_some() {
+        let _ = writeln!(text, " neighbor {name} bfd\n neighbor {name} bfd profile {PROFILE}");
     }
     if let Some(hops) = options.ttl_security {
         let _ = writeln!(text, " neighbor {name} ttl-security hops {hops}");
@@ -238,6 +269,20 @@ fn config(settings: &Settings) -> String {
     text
 }
 
+/// Sessions out of `show bfd peers json`: a list of objects.
+fn bfd(all: &Value) -> Vec<BfdSession> {
+    let session = |row: &Value| {
+        let state = match row["status"].as_str()? {
+            "up" => "Up",
+            "init" => "Init",
+            "down" => "Down",
+            _ => "AdminDown",
+        };
+        Some(BfdSession { address: row["peer"].as_str()?.parse().ok()?, state: state.into() })
+    };
+    all.as_array().into_iter().flatten().filter_map(session).collect()
+}
+
 /// Neighbours out of `show bgp neighbors json`: an object each, by address.
 fn neighbors(all: &Value) -> Vec<Neighbor> {
     let neighbor = |(address, row): (&String, &Value)| {
@@ -294,6 +339,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_bfd_sessions_of_frr() {
+        let all = json!([{"peer": "192.168.1.1", "status": "up"}, {"peer": "fd00::2", "status": "down"},
+            {"peer": "192.168.1.3", "status": "shutdown"}]);
+        let shown: Vec<String> = bfd(&all).iter().map(|s| format!("{} {}", s.address, s.state)).collect();
+        assert_eq!(shown, ["192.168.1.1 Up", "fd00::2 Down", "192.168.1.3 AdminDown"]);
+    }
 
     #[test]
     fn the_neighbours_of_frr() {

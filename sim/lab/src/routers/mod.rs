@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairway_objects::{GracefulRestart, NodeConfig, Role, RouterConfig};
-use fairway_scenario::{BgpShow, Neighbor, RibPath, Software};
+use fairway_scenario::{BfdSession, BgpShow, Neighbor, RibPath, Software};
 use ipnet::IpNet;
 
 use crate::host::Host;
@@ -49,6 +49,11 @@ pub(crate) trait Daemon: Debug + Send + Sync {
 
     /// The rows of `gobgp global rib`, or what its own tool says of the same.
     fn rib(&self, place: &Place, ipv6: bool) -> io::Result<Vec<RibPath>>;
+
+    /// Its BFD sessions; none if it has no BFD.
+    fn bfd(&self, _place: &Place) -> io::Result<Vec<BfdSession>> {
+        Ok(vec![])
+    }
 
     /// What an operator would type to see neighbours or paths.
     fn show(&self, show: BgpShow) -> String;
@@ -258,6 +263,11 @@ impl ForeignRouter {
     /// The rows of `gobgp neighbor`.
     pub(crate) fn neighbors(&self) -> io::Result<Vec<Neighbor>> {
         self.daemon.neighbors(&self.place)
+    }
+
+    /// Its BFD sessions.
+    pub(crate) fn bfd(&self) -> io::Result<Vec<BfdSession>> {
+        self.daemon.bfd(&self.place)
     }
 
     /// The rows of `gobgp global rib`.

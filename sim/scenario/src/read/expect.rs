@@ -88,9 +88,10 @@ impl<'f> Reader<'f> {
             let established = self.optional(&mut fields, "established").and_then(|node| self.count(node));
             let neighbors = self.optional(&mut fields, "neighbors").and_then(|node| self.count(node));
             let accepted = self.optional(&mut fields, "accepted").and_then(|node| self.count(node));
+            let bfd = self.optional(&mut fields, "bfd").and_then(|node| self.count(node));
             self.finish(fields);
             if let Some(on) = on {
-                conditions.push((key.span.clone(), BgpCondition { on, established, neighbors, accepted }));
+                conditions.push((key.span.clone(), BgpCondition { on, established, neighbors, accepted, bfd }));
             }
         }
         Some(conditions)

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 
 use super::{Fields, HostKind, Reader};
 use crate::diagnostic::Diagnostic;
-use crate::scenario::{Gateways, Lan, MaxPrefixes, Node as NodeHost, Router, Sessions, Software, Tester, Topology};
+use crate::scenario::{
+    Bfd, Gateways, Lan, MaxPrefixes, Node as NodeHost, Router, Sessions, Software, Tester, Topology,
+};
 use crate::source::Span;
 use crate::yaml::{Key, Node, Value};
 
@@ -189,6 +191,7 @@ impl Reader<'_> {
                 read.add_path_send = send.and_then(|send| send.try_into().ok()).unwrap_or(0);
             }
         }
+        read.bfd = self.optional(fields, "bfd").and_then(|node| self.bfd(node));
         read.graceful_restart = self.optional(fields, "gracefulRestart").and_then(|node| self.duration(node));
         if let Some(node) = self.optional(fields, "maxPrefixes") {
             let span = fields.span_of("maxPrefixes");
@@ -213,6 +216,23 @@ impl Reader<'_> {
                 router.peers.insert(peer, asn);
             }
         }
+    }
+
+    fn bfd(&mut self, node: &Node) -> Option<Bfd> {
+        let mut fields = self.fields("`bfd`", node, &node.span)?;
+        let interval = self.optional(&mut fields, "interval");
+        let multiplier = self.optional(&mut fields, "multiplier").and_then(|node| self.number(node, 1, u8::MAX.into()));
+        self.finish(fields);
+        let read = interval.and_then(|node| Some((node, self.duration(node)?)));
+        if let Some((node, interval)) = read
+            && (interval.is_zero() || interval.subsec_nanos() % 1_000_000 != 0)
+        {
+            self.wrong(node, "whole milliseconds, at least one", "`100ms` or `1s`");
+        }
+        Some(Bfd {
+            interval: read.map_or(Duration::from_secs(1), |(_, interval)| interval),
+            multiplier: multiplier.and_then(|n| u8::try_from(n).ok()).unwrap_or(3),
+        })
     }
 
     fn read_tester(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Tester> {

@@ -15,7 +15,7 @@ use crate::yaml::{Node, Value};
 
 impl Reader<'_> {
     /// "expected X, this is Y", with an example.
-    fn wrong(&mut self, node: &Node, expected: &str, example: &str) {
+    pub(super) fn wrong(&mut self, node: &Node, expected: &str, example: &str) {
         let this = match node.text() {
             Some(text) => format!("`{text}`"),
             None => node.kind().to_owned(),

@@ -68,6 +68,16 @@ impl Run<'_> {
             let expected = format!("{count} accepted BGP {} on {on}", plural(&count, "path"));
             return Ok(Some((expected, format!("{accepted} ({})", each.join(", ")))));
         }
+        if let Some(count) = condition.bfd {
+            let sessions = self.stage.bfd(on)?;
+            let up = sessions.iter().filter(|session| session.state == "Up").count();
+            if !count.holds(up as u64) {
+                let each: Vec<String> = sessions.iter().map(|s| format!("{} {}", s.address, s.state)).collect();
+                let each = if each.is_empty() { "no sessions".into() } else { each.join(", ") };
+                let expected = format!("{count} BFD {} up on {on}", plural(&count, "session"));
+                return Ok(Some((expected, format!("{up} ({each})"))));
+            }
+        }
         Ok(None)
     }
 

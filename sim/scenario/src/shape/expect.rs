@@ -75,6 +75,8 @@ pub(super) struct Bgp {
     neighbors: Option<Count>,
     /// Paths accepted from all neighbours together.
     accepted: Option<Count>,
+    /// BFD sessions in state Up.
+    bfd: Option<Count>,
 }
 
 /// One BGP session as one side of it sees it.

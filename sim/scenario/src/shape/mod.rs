@@ -228,11 +228,23 @@ struct Router {
     accept: Option<OneOrMany<u32>>,
     /// Prefixes it refuses on import: each one itself and everything inside.
     reject: Option<OneOrMany<Cidr>>,
+    /// It watches its peers by BFD; nodes need `--enable-bfd` for it.
+    bfd: Option<Bfd>,
     /// Where its default route points: `none` (default), `routers`, or hosts.
     gateways: Option<OneOrMany<String>>,
     /// Addresses by LAN.
     #[schemars(flatten)]
     addresses: BTreeMap<String, OneOrMany<Address>>,
+}
+
+/// How a router watches its peers by BFD.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct Bfd {
+    /// Time between packets, in whole milliseconds; default 1s.
+    interval: Option<Duration>,
+    /// Packets that may be lost in a row; default 3.
+    multiplier: Option<u8>,
 }
 
 /// A plain host. Keys other than those listed are names of LANs, with one address or a list of them.

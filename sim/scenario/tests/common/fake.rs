@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fairway_mconnect::Report;
 use fairway_scenario::{
-    Answer, EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine, RealServer, RibPath,
-    Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, BfdSession, EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
+    RealServer, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 
 pub struct Fake {
@@ -139,6 +139,11 @@ impl Stage for Fake {
             reason: (n == 2).then(|| "peer sent Cease".to_owned()),
         };
         Ok((1..5).rev().map(neighbor).collect())
+    }
+
+    fn bfd(&mut self, _: &str) -> Result<Vec<BfdSession>, StageError> {
+        let session = |n: u8, state: &str| BfdSession { address: [192, 168, 1, n].into(), state: state.to_owned() };
+        Ok(vec![session(1, "Up"), session(2, "Up"), session(3, "Down")])
     }
 
     fn rib(&mut self, _: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
