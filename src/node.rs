@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
-use fairway_backend_kube::{self as watches, Access, Cluster, Inbox, Manifests, Watched};
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, signals};
+use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
+use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
 use serde_json::json;
 
@@ -138,7 +138,11 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             }
             follow_folder(&node, &mut manifests, &signals)?
         }
-        Source::Cluster(cluster, inbox) => follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?,
+        Source::Cluster(cluster, inbox) => {
+            let look = cluster.look();
+            node.send(Command::Watches(Box::new(move || seen(&look(), SystemTime::now())))).map_err(Failed::late)?;
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+        }
     };
     if let Some(signal) = asked {
         log("stop", &format!("{signal:?}: sessions are closed, the kernel keeps what it has"));
@@ -162,6 +166,23 @@ fn notice(change: NoticeChange) {
         NoticeChange::Raised(notice) => log("notice", &notice),
         NoticeChange::Cleared(notice) => log("cleared", &notice),
     }
+}
+
+/// The health of the watches, for status and metrics.
+fn seen(health: &Health, now: SystemTime) -> Vec<Watch> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let watch = |(resource, health): (&str, &KindHealth)| Watch {
+        resource: resource.into(),
+        listed: health.listed,
+        behind_ms: ms(health.lag(now)),
+        last_contact_ms: health.last_contact.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map(ms),
+        failures: health.failures,
+        lists: health.lists,
+        events: health.events,
+        stale: health.stale,
+        trouble: health.obstacle.as_ref().map(ToString::to_string),
+    };
+    health.resources().map(watch).collect()
 }
 
 /// A first look at a folder of manifests. Without a Node of ours in it one is made up.

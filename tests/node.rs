@@ -240,7 +240,7 @@ fn a_node_of_a_cluster_follows_kubectl_and_outlives_its_api_server() {
         "{HEAD}{CLUSTER}{}",
         r#"
 echo "== before there is a server"
-"$fairway" node $flags --master http://127.0.0.1:6443 > node.log 2>&1 & daemon=$!
+"$fairway" node $flags --metrics-port 20300 --master http://127.0.0.1:6443 > node.log 2>&1 & daemon=$!
 until_says "unreachable since" cat node.log
 api --apply node.yaml
 node_runs
@@ -264,6 +264,10 @@ kill -KILL $api
 until_says 2 grep -c "notice .*unreachable since" node.log
 theirs global rib
 theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
+"$fairway" status
+exec 3<>/dev/tcp/127.0.0.1/20300
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+timeout 5 cat <&3 | grep watch_
 echo "== another server, whose history begins anew"
 api --apply node.yaml --bookmark 1
 until_says "65001:7 is gone" bash -c 'gobgp -p 50052 global rib | grep -q 65001:7 || echo 65001:7 is gone'
@@ -286,6 +290,12 @@ cat node.log
     let edits = part("kubectl");
     assert!(edits.contains("11.0.1.0/24") && !edits.contains("10.96.0.7/32"), "{edits}");
     let alone = part("without a server");
+    for shown in
+        ["WATCH ", "endpointslices.discovery.k8s.io ", "unreachable since", "watch_behind_seconds{resource=\"nodes\"} "]
+    {
+        assert!(alone.contains(shown), "no {shown:?} in {alone}");
+    }
+    assert!(!alone.contains("watch_behind_seconds{resource=\"nodes\"} 0\n"), "{alone}");
     for kept in ["11.0.1.0/24", "10.96.0.7/32", "65001:7", "ESTABLISHED", "Opens:                  1          1"] {
         assert!(alone.contains(kept), "no {kept:?} in {alone}");
     }

@@ -132,6 +132,12 @@ impl Cluster {
         lock(&self.board).health().clone()
     }
 
+    /// A look at the health for somebody else. It outlives the cluster, and then says what was last known.
+    pub fn look(&self) -> impl Fn() -> Health + Send + 'static {
+        let board = self.board.clone();
+        move || lock(&board).health().clone()
+    }
+
     /// The API server's URL.
     pub fn server(&self) -> &str {
         &self.server

@@ -38,6 +38,13 @@ pub struct KindHealth {
     pub nameless: u64,
 }
 
+impl Health {
+    /// Each kind by its name in RBAC.
+    pub fn resources(&self) -> impl Iterator<Item = (&'static str, &KindHealth)> {
+        self.kinds.iter().map(|(kind, health)| (plural(*kind), health))
+    }
+}
+
 impl KindHealth {
     /// For how long what is known may have been behind the server.
     pub fn lag(&self, now: SystemTime) -> Duration {
