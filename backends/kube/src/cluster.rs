@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairway_objects::{Delta, Kind};
 use http::header::{ACCEPT, HeaderValue, RETRY_AFTER};
@@ -27,6 +27,8 @@ const QUIET_LIST: Duration = Duration::from_secs(15);
 /// A watch without even a bookmark for so long is opened anew: the server may be gone without a word. Servers send
 /// bookmarks about once a minute.
 const QUIET_WATCH: Duration = Duration::from_secs(180);
+/// From the beginning of a watch to that of the next.
+const WATCH_LEAST: Duration = Duration::from_secs(1);
 /// No object is larger than a few MiB, no page of a list larger than this.
 const LINE_MAX: usize = 16 << 20;
 const PAGE_MAX: usize = 1 << 30;
@@ -184,8 +186,11 @@ impl From<Failure> for Over {
 impl Follower {
     async fn go(mut self) {
         loop {
+            let begin = Instant::now();
             match self.attempt().await {
-                Ok(()) => {}
+                Ok(Body::Page) => {}
+                // Servers end watches after minutes. One that does it after each word must not set the pace.
+                Ok(Body::Lines) => sleep(WATCH_LEAST.saturating_sub(begin.elapsed())).await,
                 Err(Over::Unwanted) => return,
                 Err(Over::Failed(failure)) => {
                     let delay = self.watch.delay(&failure);
@@ -207,8 +212,8 @@ impl Follower {
         Client::try_from(config).map_err(|error| self.access.unusable(&error))
     }
 
-    /// One question and its answer.
-    async fn attempt(&mut self) -> Result<(), Over> {
+    /// One question and its answer; says how that was to be read.
+    async fn attempt(&mut self) -> Result<Body, Over> {
         let unreachable = |reason: String| Failure::new(Obstacle::Unreachable, reason);
         let client = match self.client.clone() {
             Some(client) => client,
@@ -244,7 +249,7 @@ impl Follower {
         if let Err(Over::Failed(failure)) = &read {
             self.watch.broke(failure);
         }
-        read
+        read.map(|()| body)
     }
 
     async fn page(&mut self, answer: KubeBody) -> Result<(), Over> {

@@ -216,6 +216,19 @@ fn a_line_that_is_no_event_is_said_and_what_came_before_counts() {
 }
 
 #[test]
+fn a_server_that_ends_every_watch_after_a_word_does_not_set_the_pace() {
+    let word = |version| lines(&[bookmark(version, false)]);
+    let server = Server::start(listed(10, &[], vec![word(11), word(12)]));
+    let client = Client::start(server.address);
+    client.says(&["[", "]"]);
+    let _lists = (server.request(), server.request());
+    let begin = Instant::now();
+    let _watches = (server.request(), server.request(), server.request());
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    client.no_notice();
+}
+
+#[test]
 fn a_slow_server_is_waited_for() {
     let server =
         Server::start(listed(10, &[], vec![dribble(&[event("ADDED", &service("a", 11, 1)), bookmark(12, false)])]));
