@@ -14,6 +14,7 @@ PACKAGES += $(shell command -v kubectl >/dev/null 2>&1 || echo kubernetes-client
 # Besides them the Rust toolchain; rustfmt and clippy come with it.
 deps:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	command -v kubectl >/dev/null || missing="$$missing kubernetes-client"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing && \
 	    for d in $(filter-out bird2,$(DAEMONS)) bird; do case " $$(echo $$missing)" in *" $$d"*) systemctl disable --now $$d 2>/dev/null || :;; esac; done; \

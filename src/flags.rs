@@ -4,16 +4,24 @@
 //! separated lists). The table [`FLAGS`] says for each flag what it does here. A flag whose feature is not built
 //! yet is refused by name when it asks for that feature, so that nobody believes in something that is not there.
 
+mod about;
+mod differences;
+mod sources;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
 use ipnet::IpNet;
+
+pub(crate) use about::{command as node_command, help};
+pub(crate) use differences::run as differences;
 
 /// Why a list of flags cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +43,22 @@ enum Syntax {
     Ips,
     Cidrs,
     Texts,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A Go duration of whole seconds.
     Seconds,
+    /// A Go duration above zero.
+    Period,
+    PortRange,
+    HttpPath,
+    UnixSocket,
     RouterId,
+}
+
+impl Syntax {
+    fn is_list(self) -> bool {
+        matches!(self, Syntax::Asns | Syntax::Ips | Syntax::Cidrs | Syntax::Texts)
+    }
 }
 
 /// What a flag does in this version.
@@ -76,9 +98,12 @@ const FLAGS: &[Flag] = &[
     ("bgp-long-lived-stale-time", Syntax::Seconds, "0s", Works),
     ("bgp-port", Syntax::Number(1, 65535), "179", Works),
     ("bgp-route-metric", Syntax::Number(0, 4_294_967_295), "0", Works),
-    ("cache-sync-timeout", Syntax::Seconds, "1m0s", Process),
+    ("cache-sync-timeout", Syntax::Period, "1m0s", Process),
+    ("cleanup-config", Syntax::Bool, "false", Only("false")),
     ("cluster-asn", Syntax::ClusterAsn, "0", Works),
     ("cluster-cidr", Syntax::Text, "", Gone),
+    ("config", Syntax::Text, "", Process),
+    ("config-sync-period", Syntax::Text, "", Gone),
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
     ("enable-cni", Syntax::Bool, "true", Process),
@@ -95,28 +120,28 @@ const FLAGS: &[Flag] = &[
     ("health-addr", Syntax::Text, "", Works),
     ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
-    ("injected-routes-sync-period", Syntax::Seconds, "1m0s", Process),
-    ("iptables-sync-period", Syntax::Seconds, "5m0s", Process),
-    ("ipvs-graceful-period", Syntax::Seconds, "30s", Process),
+    ("injected-routes-sync-period", Syntax::Period, "1m0s", Process),
+    ("iptables-sync-period", Syntax::Period, "5m0s", Process),
+    ("ipvs-graceful-period", Syntax::Period, "30s", Process),
     ("ipvs-graceful-termination", Syntax::Bool, "false", Only("false")),
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
-    ("ipvs-sync-period", Syntax::Seconds, "5m0s", Process),
+    ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
     ("kubeconfig", Syntax::Text, "", Process),
     ("loadbalancer-default-class", Syntax::Bool, "true", Process),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Seconds, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
     ("metrics-addr", Syntax::Text, "", Works),
-    ("metrics-path", Syntax::Text, "/metrics", Works),
+    ("metrics-path", Syntax::HttpPath, "/metrics", Works),
     ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
-    ("overlay-encap", Syntax::Text, "ipip", Process),
+    ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
     ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
-    ("overlay-type", Syntax::Text, "subnet", Process),
+    ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Process),
     ("override-nexthop", Syntax::Bool, "false", Works),
     ("peer-router-asns", Syntax::Asns, "", Works),
     ("peer-router-ips", Syntax::Ips, "", Works),
@@ -125,22 +150,25 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
     ("router-id", Syntax::RouterId, "", Works),
-    ("routes-sync-period", Syntax::Seconds, "5m0s", Process),
+    ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
     ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
-    ("runtime-endpoint", Syntax::Text, "", Process),
+    ("runtime-endpoint", Syntax::UnixSocket, "", Process),
     ("service-cluster-ip-range", Syntax::Cidrs, "10.96.0.0/12", Works),
     ("service-external-ip-range", Syntax::Cidrs, "", Works),
-    ("service-node-port-range", Syntax::Text, "30000-32767", Process),
+    ("service-node-port-range", Syntax::PortRange, "30000-32767", Process),
     ("service-tcp-timeout", Syntax::Seconds, "0s", Only("0s")),
     ("service-tcpfin-timeout", Syntax::Seconds, "0s", Only("0s")),
     ("service-udp-timeout", Syntax::Seconds, "0s", Only("0s")),
     ("strict-external-ip-validation", Syntax::Bool, "true", Works),
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
-    ("v", Syntax::Text, "0", Process),
+    ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
+const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
 
 const TRUE: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];
 const FALSE: [&str; 6] = ["0", "f", "F", "FALSE", "false", "False"];
@@ -152,6 +180,44 @@ fn seconds(text: &str) -> Result<u64, String> {
         return Err("whole seconds are needed, for example 90s or 1m30s".into());
     }
     Ok(duration.as_secs())
+}
+
+/// A duration above zero: kube-router ends with a panic at anything else.
+fn period(text: &str) -> Result<Duration, String> {
+    match fairway_mconnect::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("a Go duration above 0s is needed, for example 500ms or 1m30s".into()),
+    }
+}
+
+/// Go's `strconv.ParseUint(text, 0, 64)`, as pflag reads numbers.
+fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    if digits.starts_with('+') { None } else { u64::from_str_radix(digits, radix).ok() }
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let ends = text.split_once(['-', ':']);
+    let ends = ends.and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    ends.filter(|(low, high)| low < high && *low > 0)
+        .ok_or_else(|| "two ports are needed, the lower one first, for example 30000-32767".into())
+}
+
+fn http_path(text: &str) -> Result<String, String> {
+    let usable = text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+    if usable { Ok(text.into()) } else { Err("a path that begins with / is needed, for example /metrics".into()) }
+}
+
+fn unix_socket(text: &str) -> Result<String, String> {
+    let usable = text.is_empty() || text.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
+    let wanted = "a socket is needed, for example unix:///run/containerd/containerd.sock";
+    if usable { Ok(text.into()) } else { Err(wanted.into()) }
 }
 
 fn asn(text: &str) -> Result<u32, String> {
@@ -203,9 +269,16 @@ fn arg(&(name, syntax, default, _): &Flag) -> Arg {
             .default_value(default)
             .value_parser(PossibleValuesParser::new(TRUE.iter().chain(&FALSE)).map(|v| TRUE.contains(&&*v))),
         Syntax::Text => one.default_value(default),
-        Syntax::Number(min, max) => one.default_value(default).value_parser(clap::value_parser!(u64).range(min..=max)),
+        Syntax::Choice(words) => one.default_value(default).value_parser(PossibleValuesParser::new(words)),
+        Syntax::Number(min, max) => one.default_value(default).value_parser(move |text: &str| {
+            number(text).filter(|n| (min..=max).contains(n)).ok_or(format!("a number from {min} to {max} is needed"))
+        }),
         Syntax::ClusterAsn => one.default_value(default).value_parser(cluster_asn),
         Syntax::Seconds => one.default_value(default).value_parser(seconds),
+        Syntax::Period => one.default_value(default).value_parser(period),
+        Syntax::PortRange => one.default_value(default).value_parser(port_range),
+        Syntax::HttpPath => one.default_value(default).value_parser(http_path),
+        Syntax::UnixSocket => one.default_value(default).value_parser(unix_socket),
         Syntax::RouterId => one.default_value(default).value_parser(router_id),
         Syntax::Asns => list().value_parser(asn),
         Syntax::Ips => list().value_parser(ip),
@@ -277,39 +350,48 @@ pub(crate) struct Daemon {
     pub(crate) notices: Vec<Notice>,
     /// `--manifests`: a folder in place of a cluster. Ours.
     pub(crate) manifests: Option<PathBuf>,
+    /// `--master`, or empty.
+    pub(crate) master: String,
+    /// `--kubeconfig`, or empty.
+    pub(crate) kubeconfig: String,
+    /// `--cache-sync-timeout`
+    pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
 }
 
-/// Flags about the process that do something in the daemon.
-const PROCESS_BUILT: &[&str] = &["bgp-drain-time", "hostname-override", "manifests"];
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// `-h`
+    Help,
+    /// `-V`
+    Version,
+    /// To run.
+    Run(Box<Daemon>),
+}
 
-/// Reads the daemon's command line. As with pflag, a value may stand behind its flag as a word of its own.
+/// Flags about the process that do something in the daemon.
+const PROCESS_BUILT: &[&str] =
+    &["bgp-drain-time", "cache-sync-timeout", "config", "hostname-override", "kubeconfig", "manifests", "master"];
+
+/// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
+/// stand behind its flag as a word of its own.
 ///
 /// # Errors
-/// As [`parse`].
-pub(crate) fn daemon(args: &[String]) -> Result<Daemon, Vec<FlagError>> {
-    let mut flags: Vec<String> = vec![];
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        let name = if word == "-v" { Some("v") } else { word.strip_prefix("--") };
-        let takes_word = name.is_some_and(|name| {
-            FLAGS.iter().any(|&(known, syntax, _, _)| known == name && !matches!(syntax, Syntax::Bool))
-        });
-        match (name, takes_word) {
-            (Some(name), true) => {
-                let Some(value) = words.next() else {
-                    let message = format!("--{name} needs a value");
-                    return Err(vec![FlagError { index: None, message }]);
-                };
-                flags.push(format!("--{name}={value}"));
-            }
-            _ => flags.push(word.clone()),
-        }
-    }
-    let (config, mut notices) = parse("", &flags)?;
+/// As [`parse`]; a mistake in the file or the environment with its place before it.
+pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Result<Asked, Vec<FlagError>> {
+    let words = match sources::command_line(args)? {
+        sources::Line::Help => return Ok(Asked::Help),
+        sources::Line::Version => return Ok(Asked::Version),
+        sources::Line::Words(words) => words,
+    };
+    let words = sources::all(words, environment)?;
+    let flags: Vec<String> = words.iter().map(|word| word.text.clone()).collect();
+    let (config, mut notices) = parse("", &flags).map_err(|errors| sources::placed(errors, &words))?;
     let together = |e: clap::Error| vec![FlagError { index: None, message: clean(&e) }];
-    let matches = command().try_get_matches_from(&flags).map_err(together)?;
+    let matches = command().try_get_matches_from(flags.iter().filter(|flag| !is_empty_list(flag)));
+    let matches = matches.map_err(together)?;
     for &(name, _, _, effect) in FLAGS {
         let given = matches.value_source(name) == Some(ValueSource::CommandLine);
         if given && effect == Process && !PROCESS_BUILT.contains(&name) {
@@ -319,41 +401,24 @@ pub(crate) fn daemon(args: &[String]) -> Result<Daemon, Vec<FlagError>> {
     }
     let manifests: String = one(&matches, "manifests");
     let config = NodeConfig { node_name: one::<String>(&matches, "hostname-override").into(), ..config };
-    let drain_s = one(&matches, "bgp-drain-time");
-    Ok(Daemon { config, notices, manifests: Some(manifests).filter(|m| !m.is_empty()).map(PathBuf::from), drain_s })
-}
-
-/// All flags, one a line.
-pub(crate) fn help() -> String {
-    let mut text = String::new();
-    for &(name, syntax, default, effect) in FLAGS {
-        let value = match syntax {
-            Syntax::Bool => "true|false",
-            Syntax::Text => "TEXT",
-            Syntax::Number(..) => "NUMBER",
-            Syntax::ClusterAsn => "AS",
-            Syntax::Asns => "AS,...",
-            Syntax::Ips => "IP,...",
-            Syntax::Cidrs => "CIDR,...",
-            Syntax::Texts => "TEXT,...",
-            Syntax::Seconds => "DURATION",
-            Syntax::RouterId => "IP|generate",
-        };
-        let remark = match effect {
-            Only(value) => format!("  not built yet: only {value} is accepted"),
-            Process if !PROCESS_BUILT.contains(&name) => "  not built yet: no effect".into(),
-            Gone => "  no effect, for old manifests".into(),
-            Works | Process => String::new(),
-        };
-        let default = if default.is_empty() { String::new() } else { format!(" (default {default})") };
-        text += &format!("  --{name}={value}{default}{remark}\n");
-    }
-    text
+    Ok(Asked::Run(Box::new(Daemon {
+        config,
+        notices,
+        manifests: Some(manifests).filter(|m| !m.is_empty()).map(PathBuf::from),
+        master: one(&matches, "master"),
+        kubeconfig: one(&matches, "kubeconfig"),
+        cache_sync_timeout: one(&matches, "cache-sync-timeout"),
+        drain_s: one(&matches, "bgp-drain-time"),
+    })))
 }
 
 fn read(flags: &[String]) -> Parsed {
     let mut errors = vec![];
+    let mut command = command();
     for (index, flag) in flags.iter().enumerate() {
+        if is_empty_list(flag) {
+            continue;
+        }
         if !flag.starts_with('-') {
             errors.push(FlagError {
                 index: Some(index),
@@ -361,20 +426,34 @@ fn read(flags: &[String]) -> Parsed {
             });
             continue;
         }
-        match command().try_get_matches_from([flag]) {
+        match command.try_get_matches_from_mut([flag]) {
             Ok(matches) => {
                 errors.extend(unbuilt(&matches).into_iter().map(|message| FlagError { index: Some(index), message }))
             }
-            Err(error) => errors.push(FlagError { index: Some(index), message: clean(&error) }),
+            Err(error) => {
+                let name = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+                let message = match RENAMED.iter().find(|(old, _)| *old == name) {
+                    Some((old, new)) => format!("--{old} is called --{new} today"),
+                    None => clean(&error),
+                };
+                errors.push(FlagError { index: Some(index), message });
+            }
         }
     }
     if !errors.is_empty() {
         return Err(errors);
     }
     let together = |message: String| vec![FlagError { index: None, message }];
-    let matches = command().try_get_matches_from(flags).map_err(|e| together(clean(&e)))?;
+    let flags = flags.iter().filter(|flag| !is_empty_list(flag));
+    let matches = command.try_get_matches_from_mut(flags).map_err(|e| together(clean(&e)))?;
     let config = config(&matches).map_err(together)?;
     Ok((config, notices(&matches)))
+}
+
+/// Whether a word is a list without entries (`--excluded-cidrs=`), which is as good as none.
+fn is_empty_list(word: &str) -> bool {
+    let name = word.strip_prefix("--").and_then(|rest| rest.strip_suffix('='));
+    name.is_some_and(|name| FLAGS.iter().any(|&(known, syntax, ..)| known == name && syntax.is_list()))
 }
 
 /// Flags on this command line that ask for a feature that is not built.
@@ -652,21 +731,155 @@ mod tests {
         assert!(e[0].1.contains("1 entries") && e[0].1.contains("has 2"), "{}", e[0].1);
     }
 
+    fn run(text: &str) -> Daemon {
+        match daemon(&flags(text), &[]).expect("valid") {
+            Asked::Run(daemon) => *daemon,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
-        let line = daemon(&flags(
+        let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
              --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --auto-mtu=false",
-        ))
-        .expect("valid");
+        );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
         assert_eq!(about, ["flag --auto-mtu", "flag --v"]);
-        let error = |text: &str| daemon(&flags(text)).expect_err("is refused")[0].message.clone();
+        let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
+        assert_eq!(error("--peer-router=10.0.0.1"), "--peer-router is called --peer-router-ips today");
+    }
+
+    #[test]
+    fn the_api_server_and_its_patience_are_read() {
+        let line = run("--master http://10.0.0.1:8080 --kubeconfig=/etc/kc --cache-sync-timeout=1500ms");
+        assert_eq!((line.master.as_str(), line.kubeconfig.as_str()), ("http://10.0.0.1:8080", "/etc/kc"));
+        assert_eq!(line.cache_sync_timeout, Duration::from_millis(1500));
+        assert_eq!(run("").cache_sync_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn help_and_version_are_found_where_pflag_finds_them() {
+        let asked = |text: &str| daemon(&flags(text), &[]).expect("valid");
+        assert!(matches!(asked("--run-router -h"), Asked::Help));
+        assert!(matches!(asked("-V"), Asked::Version));
+        // The value of another flag is no flag.
+        assert!(matches!(asked("--hostname-override -h"), Asked::Run(_)));
+        assert!(matches!(asked("--help=false"), Asked::Run(_)));
+    }
+
+    #[test]
+    fn every_word_form_of_the_log_level_is_read() {
+        for text in ["-v3", "-v=3", "-v 3", "--v=3", "--v 3"] {
+            assert_eq!(run(text).notices.last().map(|n| n.subject.to_string()), Some("flag --v".into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        for (text, wanted) in [
+            ("--bgp-port=0", "a number from 1 to 65535 is needed"),
+            ("--bgp-port=0x1ffff", "a number from 1 to 65535 is needed"),
+            ("--bfd-detection-multiplier=256", "a number from 1 to 255 is needed"),
+            ("--cache-sync-timeout=0s", "a Go duration above 0s is needed"),
+            ("--ipvs-sync-period=-1s", "a Go duration above 0s is needed"),
+            ("--overlay-encap-port=80", "a number from 1024 to 65535 is needed"),
+            ("--overlay-encap=vxlan", "ipip, fou"),
+            ("--overlay-type=some", "subnet, full"),
+            ("--service-node-port-range=32767-30000", "the lower one first"),
+            ("--metrics-path=metrics", "a path that begins with /"),
+            ("--runtime-endpoint=tcp://127.0.0.1:1", "unix:///"),
+            ("--v=many", "a number from 0"),
+        ] {
+            let said = errors(text);
+            assert!(said.len() == 1 && said[0].1.contains(wanted), "{text}: {said:?}");
+        }
+        // As Go reads numbers, and both forms of a range.
+        assert_eq!(run("--bgp-port=0xb3").config.bgp_port, 179);
+        run("--service-node-port-range=30000:32767 --runtime-endpoint=unix:///run/c.sock --overlay-type full");
+    }
+
+    #[test]
+    fn a_list_without_entries_is_as_good_as_none() {
+        let line = run("--peer-router-ips= --peer-router-asns= --excluded-cidrs= --service-external-ip-range=");
+        assert!(line.config.peers.is_empty() && line.config.excluded_cidrs.is_empty());
+    }
+
+    #[test]
+    fn mistakes_below_the_command_line_are_said_with_their_place() {
+        let environment = [("FAIRWAY_BGP_PORT".to_string(), "many".to_string())];
+        let said = daemon(&[], &environment).expect_err("is refused")[0].message.clone();
+        assert!(said.starts_with("environment variable FAIRWAY_BGP_PORT: invalid value 'many'"), "{said}");
+        let path = std::env::temp_dir().join(format!("fairway-flags-place-{}", std::process::id()));
+        std::fs::write(&path, "v: 1\nrun-ruoter: true\nbgp-port: 0\n").expect("a file");
+        let path = path.display().to_string();
+        let said = daemon(&[format!("--config={path}")], &[]).expect_err("is refused");
+        let gone = daemon(&[format!("--config={path}.not")], &[]).expect_err("is refused")[0].message.clone();
+        std::fs::remove_file(&path).expect("it is there");
+        let said: Vec<&str> = said.iter().map(|e| e.message.as_str()).collect();
+        assert!(said[0].starts_with(&format!("{path}:3: bgp-port: invalid value '0'")), "{said:?}");
+        assert!(
+            said[1].starts_with(&format!("{path}:2: run-ruoter: ")) && said[1].contains("--run-router"),
+            "{said:?}"
+        );
+        assert_eq!(gone, format!("--config {path}.not: No such file or directory (os error 2)"));
+    }
+
+    mod any {
+        use proptest::prelude::*;
+
+        use super::super::*;
+
+        /// Words as they come from a keyboard: flags, nearly flags, values, and anything.
+        fn word() -> impl Strategy<Value = String> {
+            let names: Vec<&str> = FLAGS.iter().map(|row| row.0).collect();
+            let name = prop::sample::select(names);
+            let value = prop_oneof![
+                "[0-9a-z.:/,-]{0,12}",
+                Just("true".to_string()),
+                Just("10.0.0.1".into()),
+                Just("65001".into()),
+                Just("1h".into()),
+                Just("-1s".into()),
+                Just("99999999999999999999".into()),
+                any::<String>(),
+            ];
+            prop_oneof![
+                4 => (name.clone(), value.clone()).prop_map(|(name, value)| format!("--{name}={value}")),
+                2 => name.prop_map(|name| format!("--{name}")),
+                2 => value,
+                1 => "-{0,3}[a-zA-Z]{0,3}=?",
+            ]
+        }
+
+        proptest! {
+            // The parser of clap is built anew for each, hence not many.
+            #![proptest_config(ProptestConfig::with_cases(200))]
+
+            /// Whatever is typed is read or refused in one sentence for each mistake.
+            #[test]
+            fn no_command_line_is_too_odd(
+                args in prop::collection::vec(word(), 0..8),
+                environment in prop::collection::vec(("FAIRWAY_[A-Z_]{0,20}", any::<String>()), 0..3),
+            ) {
+                // Its file would be read.
+                prop_assume!(!args.iter().any(|arg| arg.contains("config")));
+                match daemon(&args, &environment) {
+                    Ok(_) => {}
+                    Err(errors) => {
+                        prop_assert!(!errors.is_empty());
+                        for error in errors {
+                            prop_assert!(!error.message.trim().is_empty());
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod apiserver;
 mod bgp;
 mod check;
+mod documents;
 mod flags;
 mod lab;
 mod node;
@@ -12,6 +13,7 @@ mod run;
 mod schema;
 mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,7 +33,26 @@ enum Command {
     Node {
         /// kube-router's flags, and ours.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
-        args: Vec<String>,
+        args: Vec<OsString>,
+    },
+    /// All flags of the node daemon.
+    Flags {
+        /// Only how they differ from those of kube-router 2.11.
+        #[arg(long)]
+        diff_kube_router: bool,
+        /// Form of the output.
+        #[arg(short, long, value_enum, default_value_t = documents::Form::Text)]
+        output: documents::Form,
+    },
+    /// Print a completion script for a shell, of all commands and flags.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page in roff.
+    Man {
+        /// Of this command, for example `node`; without it of `fairway`.
+        command: Option<String>,
     },
     /// An API server in memory with the controllers of a cluster, for kubectl and for tests.
     Apiserver(apiserver::Apiserver),
@@ -63,17 +84,22 @@ fn main() -> ExitCode {
     if fairway_uml::is_guest_init() {
         fairway_uml::guest_init();
     }
-    let mut args = std::env::args();
+    let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default();
     if name == "mconnect" {
-        return fairway_mconnect::main(args).into();
+        return fairway_mconnect::main(args.map(|arg| arg.to_string_lossy().into_owned())).into();
     }
     if name == "kube-router" {
-        return node::run(&args.collect::<Vec<_>>()).into();
+        return node::run(args).into();
     }
     match Cli::parse().command {
-        Command::Node { args } => node::run(&args),
+        Command::Node { args } => node::run(args.into_iter()),
+        Command::Flags { diff_kube_router, output } => {
+            flags::differences(diff_kube_router, output == documents::Form::Json)
+        }
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { command } => documents::man(command.as_deref()),
         Command::Apiserver(command) => command.run(),
         Command::Bgp(command) => command.run(),
         Command::Status(command) => command.run(),

@@ -1,21 +1,24 @@
 //! `fairway node`: the node daemon. It has kube-router's command line, and answers to its name.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{IpAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use fairway_agent::Input;
-use fairway_backend_kube::Manifests;
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, signals};
+use fairway_agent::{Input, watched};
+use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
+use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
-use crate::flags::{self, Daemon};
+use crate::flags::{self, Asked, Daemon};
 
-/// How often the folder of manifests is looked at.
+/// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One line of the log, on standard error.
@@ -25,26 +28,30 @@ fn log(kind: &str, what: &dyn Display) {
 }
 
 /// Runs the daemon until it is asked to end. Exit status 0; 1 if it failed; 2 if the command line is wrong.
-pub(crate) fn run(args: &[String]) -> u8 {
-    if args.iter().any(|a| matches!(a.as_str(), "-h" | "--help")) {
-        let text = format!(
-            "The node daemon: service proxy, router. Its flags are kube-router's; of ours are --manifests, \
-             --bgp-drain-time,\n--bgp-import-default-route, --bgp-route-metric and --bgp-long-lived-stale-time.\n\n\
-             Usage: fairway node --manifests FOLDER [FLAGS]\n\nFlags:\n{}  -h, --help\n  -V, --version\n",
-            flags::help()
-        );
-        let _gone = io::stdout().write_all(text.as_bytes());
-        return 0;
+pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let mut texts = vec![];
+    for arg in args {
+        match arg.into_string() {
+            Ok(text) => texts.push(text),
+            Err(arg) => return usage(&format!("`{}` is not UTF-8", arg.display())),
+        }
     }
-    if args.iter().any(|a| matches!(a.as_str(), "-V" | "--version")) {
-        let _gone = writeln!(io::stdout(), "fairway {}", env!("CARGO_PKG_VERSION"));
-        return 0;
-    }
-    let daemon = match flags::daemon(args) {
-        Ok(daemon) => daemon,
+    // A variable that is no text is no flag.
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let environment: Vec<(String, String)> = environment.collect();
+    let daemon = match flags::daemon(&texts, &environment) {
+        Ok(Asked::Help) => {
+            let _gone = io::stdout().write_all(flags::help().as_bytes());
+            return 0;
+        }
+        Ok(Asked::Version) => {
+            let _gone = writeln!(io::stdout(), "fairway {}", env!("CARGO_PKG_VERSION"));
+            return 0;
+        }
+        Ok(Asked::Run(daemon)) => *daemon,
         Err(errors) => {
             for error in errors {
-                let _gone = writeln!(io::stderr(), "fairway node: {}", error.message);
+                usage(&error.message);
             }
             return USAGE;
         }
@@ -56,6 +63,12 @@ pub(crate) fn run(args: &[String]) -> u8 {
             status
         }
     }
+}
+
+/// Says what is wrong with the command line.
+fn usage(reason: &str) -> u8 {
+    let _gone = writeln!(io::stderr(), "fairway node: {reason}");
+    USAGE
 }
 
 /// Why the daemon ends before it is asked to.
@@ -74,64 +87,63 @@ impl Failed {
     }
 }
 
+/// Where objects come from.
+enum Source {
+    /// The folder, and what a first look at it gave.
+    Folder(Manifests, Vec<Delta>),
+    Cluster(Cluster, Inbox),
+}
+
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, drain_s } = daemon;
-    let Some(folder) = manifests else {
-        let reason = "--manifests FOLDER is needed: watching a cluster's API server is not built yet";
-        return Err(Failed::usage(reason.into()));
-    };
+    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s } = daemon;
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
     }
     let graceful_restart = config.graceful_restart.is_some();
-    let mut source = Manifests::new(&folder);
-    let mut first = source.poll().map_err(|error| Failed::usage(error.to_string()))?;
-    for trouble in &first.troubles {
-        log("note", trouble);
-    }
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    let signals = signals().map_err(|error| Failed::late(format!("signals: {error}")))?;
     for notice in &notices {
         log("note", notice);
     }
-    let own = ObjectKey::new(Kind::Node, "", &config.node_name);
-    if !source.has(&own) {
-        let addresses = own_addresses();
-        let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-        log(
-            "note",
-            &format!("no Node {} in {}: made up with address {}", config.node_name, folder.display(), list.join(", ")),
-        );
-        let addresses: Vec<_> = list.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": &*config.node_name},
-            "status": {"addresses": addresses}
-        });
-        // Into the list of its kind, so that there is no moment without it. It has a kind and a name, so it decodes.
-        let at = first.deltas.iter().position(|delta| *delta == Delta::Listed(Kind::Node)).unwrap_or_default();
-        if let Ok(delta) = fairway_decode::decode(&node) {
-            first.deltas.insert(at, delta);
+    let source = match manifests {
+        Some(folder) => {
+            let (manifests, deltas) = look(&folder, &config.node_name)?;
+            log("start", &format!("node {}, manifests in {}", config.node_name, folder.display()));
+            Source::Folder(manifests, deltas)
         }
-    }
-    let signals = signals().map_err(|error| Failed::late(format!("signals: {error}")))?;
-    log("start", &format!("node {}, manifests in {}", config.node_name, folder.display()));
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        None => {
+            let watched = watched(&config).iter().map(|kind| Watched { kind: *kind, field_selector: None }).collect();
+            let access = Access::new(&master, &kubeconfig);
+            let start = watches::Start { access, watched, seed, notices: Box::new(notice) };
+            let (cluster, inbox) = Cluster::start(start).map_err(|error| Failed::usage(error.to_string()))?;
+            log("start", &format!("node {}, API server {}", config.node_name, cluster.server()));
+            Source::Cluster(cluster, inbox)
+        }
+    };
     let node = Node::start(Start {
         config,
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
         open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
-        notices: Box::new(|change| match change {
-            NoticeChange::Raised(notice) => log("notice", &notice),
-            NoticeChange::Cleared(notice) => log("cleared", &notice),
-        }),
+        notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     })
     .map_err(Failed::late)?;
-    for delta in first.deltas {
-        node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
-    }
-    let asked = watch(&node, &mut source, &signals)?;
+    let asked = match source {
+        Source::Folder(mut manifests, deltas) => {
+            for delta in deltas {
+                node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
+            }
+            follow_folder(&node, &mut manifests, &signals)?
+        }
+        Source::Cluster(cluster, inbox) => {
+            let look = cluster.look();
+            node.send(Command::Watches(Box::new(move || seen(&look(), SystemTime::now())))).map_err(Failed::late)?;
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+        }
+    };
     if let Some(signal) = asked {
         log("stop", &format!("{signal:?}: sessions are closed, the kernel keeps what it has"));
         // With graceful restart neighbours keep our routes until we are back, so nothing must lead around us.
@@ -149,17 +161,71 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     }
 }
 
+fn notice(change: NoticeChange) {
+    match change {
+        NoticeChange::Raised(notice) => log("notice", &notice),
+        NoticeChange::Cleared(notice) => log("cleared", &notice),
+    }
+}
+
+/// The health of the watches, for status and metrics.
+fn seen(health: &Health, now: SystemTime) -> Vec<Watch> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let watch = |(resource, health): (&str, &KindHealth)| Watch {
+        resource: resource.into(),
+        listed: health.listed,
+        behind_ms: ms(health.lag(now)),
+        last_contact_ms: health.last_contact.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map(ms),
+        failures: health.failures,
+        lists: health.lists,
+        events: health.events,
+        stale: health.stale,
+        trouble: health.obstacle.as_ref().map(ToString::to_string),
+    };
+    health.resources().map(watch).collect()
+}
+
+/// A first look at a folder of manifests. Without a Node of ours in it one is made up.
+fn look(folder: &Path, node_name: &str) -> Result<(Manifests, Vec<Delta>), Failed> {
+    let mut source = Manifests::new(folder);
+    let mut first = source.poll().map_err(|error| Failed::usage(error.to_string()))?;
+    for trouble in &first.troubles {
+        log("note", trouble);
+    }
+    if !source.has(&ObjectKey::new(Kind::Node, "", node_name)) {
+        let list: Vec<String> = own_addresses().iter().map(IpAddr::to_string).collect();
+        let addresses: Vec<_> = list.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+        let list = list.join(", ");
+        log("note", &format!("no Node {node_name} in {}: made up with address {list}", folder.display()));
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name},
+            "status": {"addresses": addresses}
+        });
+        // Into the list of its kind, so that there is no moment without it. It has a kind and a name, so it decodes.
+        let at = first.deltas.iter().position(|delta| *delta == Delta::Listed(Kind::Node)).unwrap_or_default();
+        if let Ok(delta) = fairway_decode::decode(&node) {
+            first.deltas.insert(at, delta);
+        }
+    }
+    Ok((source, first.deltas))
+}
+
+/// Waits a little. A signal, or that the node ended by itself (`Break(None)`), is the end of waiting.
+fn pause(node: &Node, signals: &Receiver<Signal>) -> Result<ControlFlow<Option<Signal>>, Failed> {
+    match signals.recv_timeout(LOOK) {
+        Ok(signal) => Ok(ControlFlow::Break(Some(signal))),
+        Err(RecvTimeoutError::Timeout) if node.is_over() => Ok(ControlFlow::Break(None)),
+        Err(RecvTimeoutError::Timeout) => Ok(ControlFlow::Continue(())),
+        Err(RecvTimeoutError::Disconnected) => Err(Failed::late("nobody listens to signals any more")),
+    }
+}
+
 /// Follows the folder until a signal comes, or the node ends by itself.
-fn watch(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
+fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
     let mut unreadable = None;
     loop {
-        match signals.recv_timeout(LOOK) {
-            Ok(signal) => return Ok(Some(signal)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Failed::late("nobody listens to signals any more")),
-        }
-        if node.is_over() {
-            return Ok(None);
+        if let ControlFlow::Break(end) = pause(node, signals)? {
+            return Ok(end);
         }
         match source.poll() {
             Ok(changes) => {
@@ -181,6 +247,50 @@ fn watch(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Res
             }
         }
     }
+}
+
+/// Follows the cluster until a signal comes, or the node ends by itself. A cluster whose first lists do not come in time
+/// is given up, as kube-router does: whoever restarts us sees that something is wrong.
+fn follow_cluster(
+    node: &Node,
+    cluster: Cluster,
+    mut inbox: Inbox,
+    signals: &Receiver<Signal>,
+    patience: Duration,
+) -> Result<Option<Signal>, Failed> {
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        // Ends when the cluster is dropped, or the node has ended.
+        scope.spawn(move || {
+            while let Some(delta) = inbox.recv() {
+                if node.send(Command::Input(Input::Delta(delta))).is_err() {
+                    return;
+                }
+            }
+        });
+        // Moved in, so that it is dropped before the scope waits for its thread.
+        let cluster = cluster;
+        let mut waiting = true;
+        loop {
+            if let ControlFlow::Break(end) = pause(node, signals)? {
+                return Ok(end);
+            }
+            if waiting {
+                let missing = cluster.health().missing();
+                waiting = !missing.is_empty();
+                let took = humantime::format_duration(Duration::from_millis(begin.elapsed().as_millis() as u64));
+                if !waiting {
+                    log("start", &format!("every kind was listed, {took} after the start"));
+                } else if begin.elapsed() >= patience {
+                    let patience = humantime::format_duration(patience);
+                    return Err(Failed::late(format!(
+                        "not listed within {patience} (--cache-sync-timeout): {}",
+                        missing.join("; ")
+                    )));
+                }
+            }
+        }
+    })
 }
 
 /// The addresses with which this host would speak to the world. No packet is sent.

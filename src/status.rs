@@ -1,6 +1,7 @@
 //! `fairway status`: a running daemon as a whole.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Args;
 use fairway_backend_admin::client::{Client, Status};
@@ -59,6 +60,18 @@ fn text(s: &Status) -> String {
         );
         text += &p.fault.iter().map(|fault| format!("         {fault}\n")).collect::<String>();
         text += &p.parked.iter().map(|k| format!("         {}: {}\n", k.key, k.outcome)).collect::<String>();
+    }
+    if !s.watches.is_empty() {
+        text += &format!("\n{:<30} {:>13} {:>8} {:>8}\n", "WATCH", "BEHIND", "EVENTS", "FAILURES");
+    }
+    for w in &s.watches {
+        let behind = match (w.listed, w.behind_ms) {
+            (false, _) => "not listed".into(),
+            (true, 0) => "-".into(),
+            (true, ms) => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
+        };
+        text += &format!("{:<30} {behind:>13} {:>8} {:>8}\n", w.resource, w.events, w.failures);
+        text += &w.trouble.iter().map(|trouble| format!("         {trouble}\n")).collect::<String>();
     }
     if !s.notices.is_empty() {
         text += "\nNOTICES\n";

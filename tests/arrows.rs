@@ -107,6 +107,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["backends/node"]),
     ("hyper", &["sim/apiserver"]),
     ("k8s-openapi", &["engine/decode", "sim/api", "sim/apiserver", "sim/oracle"]),
+    ("kube", &["backends/kube"]),
     ("netns-rs", &["sim/lab"]),
     ("rtnetlink", &["backends/route"]),
     (
@@ -116,6 +117,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "backends/admin",
             "backends/bfd",
             "backends/bgp",
+            "backends/kube",
             "backends/node",
             "sim/apiserver",
             "sim/lab",

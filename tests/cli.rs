@@ -177,3 +177,48 @@ fn mconnect_is_there_by_subcommand_and_by_name() {
     assert_eq!(by_name.status.code(), Some(0));
     assert_eq!(by_name.stdout, output.stdout);
 }
+
+#[test]
+fn the_flags_are_shown_grouped_and_compared_with_kube_routers() {
+    let help = fairway(&["node", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for piece in ["General:", "Router (BGP):", "Service proxy:", "--bgp-holdtime <DURATION>", "[default: 1m30s]"] {
+        assert!(out(&help).contains(piece), "no {piece:?} in {}", out(&help));
+    }
+    let table = out(&fairway(&["flags", "--diff-kube-router"]));
+    for piece in ["Only here: 6 of", "--manifests", "Not built yet:", "Of older versions:"] {
+        assert!(table.contains(piece), "no {piece:?} in {table}");
+    }
+    let json = out(&fairway(&["flags", "--diff-kube-router", "--output", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let rows = json["differences"].as_array().expect("a list");
+    let ours: Vec<_> = rows.iter().filter(|r| r["difference"] == "ours").filter_map(|r| r["flag"].as_str()).collect();
+    assert!(ours.contains(&"config") && ours.contains(&"bgp-drain-time"), "{ours:?}");
+    // kube-router 2.11 has 79 flags, --help and --version among them.
+    let json: serde_json::Value = serde_json::from_str(&out(&fairway(&["flags", "-o", "json"]))).expect("JSON");
+    let all = json["flags"].as_array().expect("a list").len();
+    let older = rows.iter().filter(|r| r["difference"] == "accepted").count();
+    assert_eq!(all - ours.len() - older + 2, 79);
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_daemons_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = out(&fairway(&["completions", shell]));
+        assert!(script.contains("peer-router-ips") && script.contains("diff-kube-router"), "{shell}: {script}");
+    }
+    let page = out(&fairway(&["man", "node"]));
+    assert!(page.contains(".TH") && page.contains("peer\\-router\\-ips"), "{page}");
+    assert!(out(&fairway(&["man"])).contains("fairway\\-node"), "{}", out(&fairway(&["man"])));
+    assert_eq!(fairway(&["man", "nothing"]).status.code(), Some(2));
+}
+
+#[test]
+fn words_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let word = std::ffi::OsStr::from_bytes(b"--hostname-override=\xff");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_fairway")).arg("node").arg(word).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("is not UTF-8"), "{}", err(&output));
+}

@@ -13,6 +13,9 @@ fn missing() -> Option<&'static str> {
     if !works("unshare", &["-rn", "true"]) {
         return Some("no namespaces here");
     }
+    if !works("kubectl", &["version", "--client"]) {
+        return Some("no kubectl");
+    }
     (!works("gobgpd", &["--version"])).then_some("no gobgpd")
 }
 
@@ -52,7 +55,7 @@ impl Drop for Folder {
     }
 }
 
-/// The router is at the other end of a cable, in a namespace inside ours.
+/// The router is gobgpd at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
 fairway=$1 folder=$2
 cd "$folder"
@@ -94,7 +97,7 @@ until_says() {
   done
   echo "waited in vain for: $text"; "$@" || true; cat node.log gobgpd.log; exit 1
 }
-flags="--manifests manifests --hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
+flags="--hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
   --enable-overlay=false --enable-pod-egress=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
   --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080 --enable-bfd"
 "#;
@@ -109,6 +112,7 @@ fn a_node_of_manifests_peers_with_gobgpd_follows_edits_and_drains_before_it_ends
         "{HEAD}{}",
         r#"
 node ""
+flags="--manifests manifests $flags"
 "$fairway" node $flags > node.log 2>&1 & daemon=$!
 until_says 11.0.1.0/24 theirs global rib
 echo "== their rib"; theirs global rib
@@ -201,10 +205,174 @@ cat node.log
     has(&end, &["planned-shut", "status 0", "status 2"]);
 }
 
+/// An API server on a port of its own, with one node; `kubectl` of the distribution.
+const CLUSTER: &str = r#"
+cat > node.yaml <<YAML
+apiVersion: v1
+kind: Node
+metadata: {name: vm-001}
+spec: {podCIDR: 11.0.1.0/24, podCIDRs: [11.0.1.0/24]}
+status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}
+YAML
+cat > web.yaml <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: "", port: 80, protocol: TCP}]
+endpoints: [{addresses: [11.0.1.5], conditions: {ready: true}, nodeName: vm-001}]
+YAML
+api() {
+  rm -f kc.new
+  "$fairway" apiserver --listen 127.0.0.1:6443 --write-kubeconfig kc.new "$@" >> api.log 2>&1 & api=$!
+  until_says "get nodes" bash -c '[[ -s kc.new ]] && echo get nodes'
+}
+cluster() { kubectl --kubeconfig kc.new "$@"; }
+node_runs() { until_says "every kind was listed" cat node.log; }
+flags="$flags --advertise-cluster-ip --bgp-drain-time=0s"
+"#;
+
+#[test]
+fn a_node_of_a_cluster_follows_kubectl_and_outlives_its_api_server() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{CLUSTER}{}",
+        r#"
+echo "== before there is a server"
+"$fairway" node $flags --metrics-port 20300 --master http://127.0.0.1:6443 > node.log 2>&1 & daemon=$!
+until_says "unreachable since" cat node.log
+api --apply node.yaml
+node_runs
+until_says 11.0.1.0/24 theirs global rib
+grep -E "cleared +API server" node.log
+echo "== kubectl"
+cluster apply -f web.yaml
+until_says 10.96.0.7/32 theirs global rib
+cluster annotate node vm-001 kube-router.io/node.bgp.communities=65001:7
+until_says 65001:7 theirs global rib
+cluster delete service web
+until_says "it is gone" bash -c 'gobgp -p 50052 global rib | grep -q 10.96.0.7 || echo it is gone'
+theirs global rib
+cluster apply -f web.yaml
+until_says 10.96.0.7/32 theirs global rib
+echo "== a bad object"
+cluster annotate service web kube-router.io/service.scheduler=nonsense
+until_says nonsense cat node.log
+echo "== without a server"
+kill -KILL $api
+until_says 2 grep -c "notice .*unreachable since" node.log
+theirs global rib
+theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
+"$fairway" status
+exec 3<>/dev/tcp/127.0.0.1/20300
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+timeout 5 cat <&3 | grep watch_
+echo "== another server, whose history begins anew"
+api --apply node.yaml --bookmark 1
+until_says "65001:7 is gone" bash -c 'gobgp -p 50052 global rib | grep -q 65001:7 || echo 65001:7 is gone'
+until_says "web is gone" bash -c 'gobgp -p 50052 global rib | grep -q 10.96.0.7 || echo web is gone'
+theirs global rib
+theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
+kill -TERM $daemon
+if wait $daemon; then echo "status 0"; fi
+cat node.log
+"#
+    );
+    let output = play("cluster", &script);
+    assert!(output.status.success(), "{:?}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let part = |name: &str| {
+        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
+        rest.split("\n== ").next().unwrap_or_default().to_string()
+    };
+    assert!(part("before there is a server").contains("unreachable since"), "{text}");
+    let edits = part("kubectl");
+    assert!(edits.contains("11.0.1.0/24") && !edits.contains("10.96.0.7/32"), "{edits}");
+    let alone = part("without a server");
+    for shown in
+        ["WATCH ", "endpointslices.discovery.k8s.io ", "unreachable since", "watch_behind_seconds{resource=\"nodes\"} "]
+    {
+        assert!(alone.contains(shown), "no {shown:?} in {alone}");
+    }
+    assert!(!alone.contains("watch_behind_seconds{resource=\"nodes\"} 0\n"), "{alone}");
+    for kept in ["11.0.1.0/24", "10.96.0.7/32", "65001:7", "ESTABLISHED", "Opens:                  1          1"] {
+        assert!(alone.contains(kept), "no {kept:?} in {alone}");
+    }
+    let end = part("another server, whose history begins anew");
+    for kept in ["11.0.1.0/24", "ESTABLISHED", "Opens:                  1          1", "status 0"] {
+        assert!(end.contains(kept), "no {kept:?} in {end}");
+    }
+}
+
+#[test]
+fn a_node_bears_a_server_that_lies_and_fails() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{CLUSTER}{}",
+        r#"
+api --apply node.yaml --apply web.yaml --bookmark 1 --misbehave disconnect=0.1,stale=0.2,duplicate=0.3,reorder=200ms,500=0.05,429=0.05,gone=0.2
+"$fairway" node $flags --kubeconfig kc.new > node.log 2>&1 & daemon=$!
+node_runs
+until_says 10.96.0.7/32 theirs global rib
+again() {
+  for _ in $(seq 50); do if "$@" > again.log 2>&1; then return; fi; done
+  echo "in vain: $*"; cat again.log node.log; exit 1
+}
+for n in $(seq 1 15); do
+  again cluster annotate --overwrite node vm-001 kube-router.io/node.bgp.communities=65001:$n
+done
+until_says "65001:15}" theirs global rib
+again cluster delete --wait=false service web
+until_says "it is gone" bash -c 'gobgp -p 50052 global rib | grep -q 10.96.0.7 || echo it is gone'
+theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
+kill -TERM $daemon; wait $daemon
+"#
+    );
+    let output = play("lies", &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?}", output.status);
+    assert!(text.contains("Opens:                  1          1"), "{text}");
+}
+
+#[test]
+fn a_node_gives_up_on_a_server_that_does_not_answer_in_time_and_says_what_is_missing() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{CLUSTER}{}",
+        r#"
+"$fairway" node $flags --master 127.0.0.1:6443 --cache-sync-timeout=1s || echo "status $?"
+api --apply node.yaml --token secret
+"$fairway" node $flags --master 127.0.0.1:6443 --cache-sync-timeout=1s || echo "status $?"
+"#
+    );
+    let output = play("timeout", &script);
+    assert!(output.status.success(), "{:?}", output.status);
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.matches("status 1").count(), 2, "{said}");
+    let wanted = "not listed within 1s (--cache-sync-timeout): nodes: unreachable since ";
+    assert!(errors.contains(wanted) && errors.contains("Connection refused"), "{errors}");
+    assert!(errors.contains("endpointslices.discovery.k8s.io: our credentials are not accepted since "), "{errors}");
+}
+
 #[test]
 fn a_wrong_command_line_says_what_is_wrong_before_anything_happens() {
     let run = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_fairway")).arg("node").args(args).output().expect("runs");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fairway"));
+        let output = command.arg("node").args(args).env_remove("KUBERNETES_SERVICE_HOST").output().expect("runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let off = ["--run-firewall=false", "--enable-overlay=false", "--enable-pod-egress=false"];
@@ -216,7 +384,10 @@ fn a_wrong_command_line_says_what_is_wrong_before_anything_happens() {
     assert!(text.contains("--advertise-cluster-ip"), "{text}");
     let (status, text) = run(&off);
     assert_eq!(status, Some(2), "{text}");
-    assert!(text.contains("--manifests FOLDER"), "{text}");
+    assert!(text.contains("no API server: give --kubeconfig or --master"), "{text}");
+    let (status, text) = run(&[&off[..], &["--kubeconfig", "no-such-file"]].concat());
+    assert_eq!(status, Some(2), "{text}");
+    assert!(text.contains("--kubeconfig no-such-file: No such file"), "{text}");
     let (status, text) = run(&[&off[..], &["--manifests", "no-such-folder"]].concat());
     assert_eq!(status, Some(2), "{text}");
     assert!(text.contains("no-such-folder: No such file"), "{text}");

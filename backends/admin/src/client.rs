@@ -11,7 +11,7 @@ use crate::proto::own::bgp_client::BgpClient;
 use crate::proto::own::node_client::NodeClient;
 pub use crate::proto::own::{
     Advertisement, Bfd, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Notice, Parked, Path, Plane, Status,
-    list_paths_request::Table,
+    Watch, list_paths_request::Table,
 };
 use crate::proto::own::{ExplainRequest, GetStatusRequest, ListEventsRequest, ListNeighborsRequest, ListPathsRequest};
 

@@ -1,11 +1,21 @@
-//! Where Kubernetes' objects come from: for now a folder of manifests, for a node without a cluster.
+//! Where Kubernetes' objects come from: the API server of a cluster, or a folder of manifests for a node without one.
 //!
-//! [`Manifests::poll`] looks at the folder and gives what changed as deltas, the first time everything as one list of
-//! each kind. The caller says when to look.
+//! [`Cluster`] lists and watches, in a thread of its own, and gives [`Delta`](fairway_objects::Delta)s through its
+//! [`Inbox`]. Whatever happens to the server, nothing is taken back that it did not say is gone: `Relist` stands where a
+//! list begins to arrive and `Listed` where it is complete. [`Health`] and notices say how far behind we are and why.
+//! [`Manifests::poll`] looks at a folder and gives what changed, the first time everything as one list of each kind.
 //!
-//! Deliberately not here: what an object means, and controllers: a Deployment makes no pods. The watch of a real API
-//! server will stand beside this. Start reading at [`Manifests`].
+//! Deliberately not here: what an object means, which kinds matter, and controllers. Start reading at [`Cluster`], then
+//! `watch.rs`, which knows the protocol and does no I/O.
 
+mod access;
+mod cluster;
+mod health;
 mod manifests;
+mod watch;
 
+pub use access::{Access, AccessError};
+pub use cluster::{Cluster, Inbox, Start, Watched};
+pub use health::{Health, KindHealth, Standing, Tell};
 pub use manifests::{Changes, Manifests, ReadError, Trouble};
+pub use watch::Obstacle;

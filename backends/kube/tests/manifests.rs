@@ -1,32 +1,10 @@
 //! A folder of manifests, as its user edits it.
 
-use std::path::PathBuf;
+mod folder;
 
 use fairway_backend_kube::{Changes, Manifests};
 use fairway_objects::{Delta, Kind, Object};
-
-/// A folder that goes when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("fairway-manifests-{name}-{}", std::process::id()));
-        let _none = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).expect("a folder");
-        Folder(path)
-    }
-
-    /// Contents of different length, so that the change is seen whatever the clock's grain.
-    fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.0.join(file), text).expect("a file");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
-}
+use folder::Folder;
 
 fn service(name: &str, port: u16) -> String {
     format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")

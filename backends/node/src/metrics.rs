@@ -72,6 +72,31 @@ impl Page {
         Ok(())
     }
 
+    /// Ours: the API server.
+    fn watches(&self, scrape: &Scrape) -> Result<(), prometheus::Error> {
+        let gauges = |name: &str, help: &str| self.add(GaugeVec::new(Opts::new(name, help), &["resource"]));
+        let counters = |name: &str, help: &str| self.add(IntCounterVec::new(Opts::new(name, help), &["resource"]));
+        let behind = gauges("watch_behind_seconds", "How long the API server has not told changes; 0: it tells them")?;
+        let help = "When the API server last said something; seconds since 1970";
+        let contact = gauges("watch_last_contact_timestamp_seconds", help)?;
+        let failures = counters("watch_failures_total", "Attempts to list or watch that failed")?;
+        let lists = counters("watch_lists_total", "Lists that were read to their end")?;
+        let events = counters("watch_events_total", "Events of watches")?;
+        let stale = counters("watch_stale_events_total", "Events that were older than what was known")?;
+        for watch in &scrape.status.watches {
+            let label = [watch.resource.as_str()];
+            behind.with_label_values(&label).set(watch.behind_ms as f64 / 1000.0);
+            failures.with_label_values(&label).inc_by(watch.failures);
+            lists.with_label_values(&label).inc_by(watch.lists);
+            events.with_label_values(&label).inc_by(watch.events);
+            stale.with_label_values(&label).inc_by(watch.stale);
+            if let Some(at) = watch.last_contact_ms {
+                contact.with_label_values(&label).set(at as f64 / 1000.0);
+            }
+        }
+        Ok(())
+    }
+
     /// Ours: planes, neighbours, notices.
     fn ours(&self, scrape: &Scrape) -> Result<(), prometheus::Error> {
         let gauges = |name: &str, help: &str| self.add(IntGaugeVec::new(Opts::new(name, help), &["plane"]));
@@ -98,6 +123,7 @@ impl Page {
                 success.with_label_values(&label).set(at as f64 / 1000.0);
             }
         }
+        self.watches(scrape)?;
         let opts = Opts::new("bgp_peer_prefixes", "Prefixes of a neighbour: received, accepted, advertised");
         let prefixes = self.add(IntGaugeVec::new(opts, &["address", "family", "direction"]))?;
         let opts = Opts::new("bgp_peer_established_total", "How many sessions with a neighbour came up");

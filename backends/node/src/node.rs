@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Agent, Input, Kernel, Output, Time, bfd, serve};
-use fairway_backend_admin::client::{Bfd, Status};
+use fairway_backend_admin::client::{Bfd, Status, Watch};
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bfd as udp;
 use fairway_backend_bgp::Transport;
@@ -47,6 +47,8 @@ const DEAF: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A look at an agent.
 pub type Question = Box<dyn FnOnce(&Agent, Time) + Send>;
+/// Says how it stands with the watches at the API server. It must not wait.
+pub type Look = Box<dyn Fn() -> Vec<Watch> + Send>;
 /// Opens a kernel, in its namespace. An error is the sentence that its user reads.
 pub type Open<K> = Box<dyn FnOnce(&NodeConfig) -> Result<K, String> + Send>;
 
@@ -56,6 +58,8 @@ pub enum Command {
     Input(Input),
     /// Look at the agent.
     Ask(Question),
+    /// From now on status and metrics show what this says of the watches at the API server.
+    Watches(Look),
     /// End in order: sessions are closed with Cease, the kernel keeps what it has.
     Shutdown,
     /// End at once, as SIGKILL would: nobody is told.
@@ -67,6 +71,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Command::Input(_) => "Input",
             Command::Ask(_) => "Ask",
+            Command::Watches(_) => "Watches",
             Command::Shutdown => "Shutdown",
             Command::Kill => "Kill",
         })
@@ -251,6 +256,7 @@ fn run<K: Kernel + Watched + Send + 'static>(
             ending: None,
             failed: None,
             started: SystemTime::now(),
+            watches: None,
             name,
         };
         node.go(commands, answered, bgp_events, kernel_events, Questions { asked, trouble }, ready).await
@@ -312,6 +318,8 @@ struct Loop {
     /// What an input from the admin port led to.
     failed: Option<Ended>,
     started: SystemTime,
+    /// How it stands with the API server, if there is one.
+    watches: Option<Look>,
     name: Arc<str>,
 }
 
@@ -335,7 +343,8 @@ impl Source for Loop {
     }
 
     fn status(&self) -> Status {
-        status(&self.agent, self.name.to_string(), self.started, self.epoch)
+        let watches = self.watches.as_ref().map(|look| look()).unwrap_or_default();
+        status(&self.agent, self.name.to_string(), self.started, self.epoch, watches)
     }
 
     fn bfd(&self, peer: IpAddr) -> Option<Bfd> {
@@ -377,6 +386,10 @@ impl Loop {
                     Some(Command::Input(input)) => input,
                     Some(Command::Ask(question)) => {
                         question(&self.agent, self.now());
+                        continue;
+                    }
+                    Some(Command::Watches(look)) => {
+                        self.watches = Some(look);
                         continue;
                     }
                     Some(Command::Shutdown) => {

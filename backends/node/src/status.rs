@@ -4,11 +4,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fairway_agent::bfd::{Diagnostic, SessionView};
 use fairway_agent::{Agent, PlaneView};
-use fairway_backend_admin::client::{Bfd, Notice, Parked, Plane, Status};
+use fairway_backend_admin::client::{Bfd, Notice, Parked, Plane, Status, Watch};
 use fairway_desired::{Fault, Outcome};
 
 /// What `fairway status`, probes and metrics are made of.
-pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: Instant) -> Status {
+pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: Instant, watches: Vec<Watch>) -> Status {
     let zero = zero(epoch);
     Status {
         node,
@@ -16,6 +16,7 @@ pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: In
         started_ms: ms(started),
         synced: agent.synced(),
         in_sync: agent.in_sync(),
+        watches,
         planes: agent.planes().into_iter().map(|view| plane(view, zero)).collect(),
         notices: agent
             .notices()

@@ -47,6 +47,7 @@ mod view;
 pub use agent::Agent;
 pub use fairway_bfd as bfd;
 pub use fairway_bgp as bgp;
+pub use fairway_compute::watched;
 pub use fairway_reconcile::Time;
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};

@@ -152,6 +152,14 @@ impl Board {
     }
 }
 
+/// The kinds of which a node with this configuration must hear. Others change nothing.
+pub fn watched(config: &NodeConfig) -> &'static [Kind] {
+    match config.role {
+        Role::Node => &[Kind::Node, Kind::Service, Kind::EndpointSlice],
+        Role::Router(_) => &[],
+    }
+}
+
 /// One node's desired state, kept up to date.
 #[derive(Clone, Debug)]
 pub struct Compute {
@@ -216,8 +224,7 @@ impl Compute {
 
     /// Whether every kind that matters was listed once. Before that nothing may be deleted from a kernel.
     pub fn synced(&self) -> bool {
-        self.state.is_router()
-            || [Kind::Node, Kind::Service, Kind::EndpointSlice].iter().all(|kind| self.listed.contains(kind))
+        watched(&self.state.config).iter().all(|kind| self.listed.contains(kind))
     }
 
     /// Takes a change from the API server.

@@ -21,5 +21,5 @@ mod service;
 mod state;
 mod unit;
 
-pub use compute::{Changes, Compute, Desired, Ops};
+pub use compute::{Changes, Compute, Desired, Ops, watched};
 pub use scratch::from_scratch;

@@ -12,6 +12,8 @@ pub enum Subject {
     Flag(String),
     /// Kernel state that could not be made as desired: the plane's name and the key as text.
     Kernel(String),
+    /// Where objects come from: the API server, with its address.
+    Source(String),
 }
 
 impl fmt::Display for Subject {
@@ -20,6 +22,7 @@ impl fmt::Display for Subject {
             Subject::Object(key) => key.fmt(f),
             Subject::Flag(name) => write!(f, "flag --{name}"),
             Subject::Kernel(what) => write!(f, "kernel {what}"),
+            Subject::Source(what) => f.write_str(what),
         }
     }
 }

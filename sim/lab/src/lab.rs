@@ -257,7 +257,7 @@ impl Lab {
         if let Some(foreign) = host.foreign.take() {
             match how {
                 Command::Shutdown => foreign.terminate(),
-                Command::Kill | Command::Input(_) | Command::Ask(_) => drop(foreign),
+                Command::Kill | Command::Input(_) | Command::Ask(_) | Command::Watches(_) => drop(foreign),
             }
             return true;
         }

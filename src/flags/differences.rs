@@ -1,0 +1,98 @@
+//! `fairway flags`: all flags, or how they differ from kube-router's.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::about::{OURS, help};
+use super::{Effect, FLAGS, PROCESS_BUILT};
+
+/// Where a flag of the same name does not do quite the same.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("bfd-desired-min-tx-interval", "the range is checked always, not only with a neighbour"),
+    ("bfd-detection-multiplier", "the range is checked always, not only with a neighbour"),
+    ("bfd-port", "the range is checked always, not only with a neighbour"),
+    ("bfd-required-min-rx-interval", "the range is checked always, not only with a neighbour"),
+    ("bgp-graceful-restart-deferral-time", "whole seconds only"),
+    ("bgp-graceful-restart-time", "whole seconds only"),
+    ("bgp-holdtime", "whole seconds only"),
+    ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
+    ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
+    ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
+    ("overlay-type", "other words are refused; for kube-router they mean no tunnels"),
+    ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
+    ("service-node-port-range", "checked always, not only with the firewall"),
+];
+
+/// One flag that differs.
+struct Difference {
+    flag: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    note: String,
+}
+
+fn differences() -> Vec<Difference> {
+    let mut found = vec![];
+    for &(flag, _, default, effect) in FLAGS {
+        let mut add = |kind, note: &str| found.push(Difference { flag, kind, default, note: note.to_string() });
+        let built = PROCESS_BUILT.contains(&flag);
+        match effect {
+            Effect::Gone => add("accepted", "of an older kube-router; accepted, without effect"),
+            _ if OURS.contains(&flag) => add("ours", super::about::text(flag)),
+            Effect::Only(only) => add("not-built", &format!("not built yet; only {only} is accepted")),
+            Effect::Process if !built => add("not-built", "not built yet; accepted, without effect"),
+            Effect::Process | Effect::Works => {}
+        }
+        if let Some((_, note)) = OTHERWISE.iter().find(|(name, _)| *name == flag) {
+            found.push(Difference { flag, kind: "otherwise", default, note: note.to_string() });
+        }
+    }
+    found
+}
+
+/// Prints the flags, or with `compare` how they differ from those of kube-router 2.11.
+pub(crate) fn run(compare: bool, json: bool) -> u8 {
+    let text = match (compare, json) {
+        (false, false) => help(),
+        (false, true) => {
+            let flags: Vec<_> = FLAGS
+                .iter()
+                .map(|&(flag, _, default, _)| json!({"flag": flag, "default": default, "help": super::about::text(flag)}))
+                .collect();
+            format!("{}\n", json!({"flags": flags}))
+        }
+        (true, true) => {
+            let rows: Vec<_> = differences()
+                .iter()
+                .map(|d| json!({"flag": d.flag, "difference": d.kind, "default": d.default, "note": d.note}))
+                .collect();
+            format!("{}\n", json!({"kubeRouter": "2.11", "differences": rows}))
+        }
+        (true, false) => table(&differences()),
+    };
+    // Whoever reads may have seen enough.
+    let _gone = std::io::stdout().write_all(text.as_bytes());
+    0
+}
+
+fn table(rows: &[Difference]) -> String {
+    let mut text = String::new();
+    let titles = [
+        ("ours", "Only here"),
+        ("otherwise", "Not quite the same"),
+        ("not-built", "Not built yet"),
+        ("accepted", "Of older versions"),
+    ];
+    for (kind, title) in titles {
+        let of_kind = || rows.iter().filter(|row| row.kind == kind);
+        let width = of_kind().map(|row| row.flag.len()).max().unwrap_or_default();
+        text += &format!("{title}: {} of {} flags\n", of_kind().count(), FLAGS.len());
+        for row in of_kind() {
+            text += &format!("  --{:<width$}  {}\n", row.flag, row.note);
+        }
+        text.push('\n');
+    }
+    text + "All other flags of kube-router 2.11 are here with the same name, type and default.\n"
+}
