@@ -62,6 +62,11 @@ cd "$folder"
 ip link set lo up
 ip addr add 10.0.0.1/32 dev lo
 ip addr add 10.0.0.2/32 dev lo
+# A link, so that there is a next hop that is not ourselves.
+ip link add near type veth peer name far
+ip link set near up
+ip link set far up
+ip addr add 10.0.1.1/24 dev near
 mkdir manifests
 node() {
   cat > manifests/node.tmp <<YAML
@@ -114,8 +119,8 @@ gobgp neighbor
 gobgp neighbor 10.0.0.2 adj-out
 gobgp global
 gobgp policy > policy; sed -n 1,5p policy
-theirs global rib add 20.0.0.0/24 -a ipv4
-until_says 20.0.0.0/24 "$fairway" bgp rib
+theirs global rib add 20.0.0.0/24 nexthop 10.0.1.9 -a ipv4
+until_says "in the kernel" "$fairway" bgp explain 20.0.0.9
 echo "== fairway bgp"
 "$fairway" bgp neighbors
 "$fairway" bgp neighbors 10.0.0.2
@@ -178,7 +183,7 @@ cat node.log
             "a packet each 1000 ms; nothing heard yet",
             "\"asn\":65002",
             "20.0.0.0/24",
-            "in the kernel: via 10.0.0.2, protocol 17",
+            "in the kernel: via 10.0.1.9, protocol 17",
         ],
     );
     has(&ours, &["10.0.0.2 is told: statement podcidrdefinedsetexternalpeerset of the export policy accepts it"]);
