@@ -121,8 +121,8 @@ gobgp neighbor
 gobgp neighbor 10.0.0.2 adj-out
 gobgp global
 gobgp policy > policy; sed -n 1,5p policy
-theirs global rib add 20.0.0.0/24 -a ipv4
-until_says 20.0.0.0/24 "$fairway" bgp rib
+theirs global rib add 20.0.0.0/24 nexthop 10.0.1.9 -a ipv4
+until_says "in the kernel" "$fairway" bgp explain 20.0.0.9
 echo "== fairway bgp"
 "$fairway" bgp neighbors
 "$fairway" bgp neighbors 10.0.0.2
@@ -185,7 +185,7 @@ cat node.log
             "a packet each 1000 ms; nothing heard yet",
             "\"asn\":65002",
             "20.0.0.0/24",
-            "in the kernel: via 10.0.0.2, protocol 17",
+            "in the kernel: via 10.0.1.9, protocol 17",
         ],
     );
     has(&ours, &["10.0.0.2 is told: statement podcidrdefinedsetexternalpeerset of the export policy accepts it"]);
