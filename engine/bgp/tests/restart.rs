@@ -567,7 +567,8 @@ fn a_neighbour_that_restarted_replaces_its_old_session_and_keeps_its_routes() {
 
 #[test]
 fn who_did_not_restart_or_knows_no_graceful_restart_replaces_nothing() {
-    let cases: [(fn(&mut Session), Says, u64); 3] = [(graceful, FIRST, 20), (plain, BACK, 20), (graceful, BACK, 1)];
+    type Case = (fn(&mut Session), Says, u64);
+    let cases: [Case; 3] = [(graceful, FIRST, 20), (plain, BACK, 20), (graceful, BACK, 1)];
     for (change, says, age) in cases {
         let (mut s, old, _) = filled(change, FIRST);
         s.wait(secs(age));
