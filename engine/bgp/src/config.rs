@@ -182,7 +182,8 @@ impl Speaker {
             self.listening = Some(global.port);
             self.outputs.push_back(Output::Listen { port: global.port });
         }
-        if old.as_ref().map(|g| g.max_paths) != Some(global.max_paths) {
+        let multipath = |g: &Global| (g.max_paths, g.multipath_relax);
+        if old.as_ref().map(multipath) != Some(multipath(global)) {
             self.limit_paths();
         }
         let said = |g: &Global| (g.cluster_id, g.graceful_shutdown);

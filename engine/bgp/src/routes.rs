@@ -245,10 +245,10 @@ impl Speaker {
         self.mark(&change);
     }
 
-    /// Applies another `max_paths`.
+    /// Applies another `max_paths` or `multipath_relax`.
     pub(crate) fn limit_paths(&mut self) {
-        let max_paths = self.global.as_ref().map_or(1, |g| g.max_paths);
-        self.table.set_max_paths(max_paths);
+        let (max_paths, relax) = self.global.as_ref().map_or((1, true), |g| (g.max_paths, g.multipath_relax));
+        self.table.set_multipath(max_paths, relax);
     }
 
     /// Routes go.

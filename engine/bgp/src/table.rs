@@ -239,6 +239,8 @@ pub(crate) struct Table {
     sources: Vec<Source>,
     free_sources: Vec<SourceId>,
     max_paths: u8,
+    /// AS paths of equal length are equal.
+    relaxed: bool,
     /// Prefixes without routes that are still to be looked at.
     lent: Vec<NetId>,
     /// Prefixes whose next hops changed, for each change once, until the driver is told. Each is held.
@@ -271,6 +273,7 @@ impl Table {
             sources: alloc::vec![Source::new(None)],
             free_sources: Vec::new(),
             max_paths: 1,
+            relaxed: true,
             lent: Vec::new(),
             news: VecDeque::new(),
             old_news: BTreeMap::new(),
@@ -699,9 +702,9 @@ impl Table {
         hops
     }
 
-    /// Decides everything again, with another limit.
-    pub(crate) fn set_max_paths(&mut self, max_paths: u8) {
-        self.max_paths = max_paths;
+    /// Decides everything again, with another limit, or other paths that count as equal.
+    pub(crate) fn set_multipath(&mut self, max_paths: u8, relaxed: bool) {
+        (self.max_paths, self.relaxed) = (max_paths, relaxed);
         let nets: Vec<NetId> = self.nets(Family::V4).chain(self.nets(Family::V6)).collect();
         for net in nets {
             // Which path is the best does not depend on how many are in use.
@@ -824,7 +827,8 @@ impl Table {
                 continue;
             };
             let own = path.route.source == OWN;
-            let equal = *used && !own && path.early() == best.early() && path.source.ebgp == best.source.ebgp;
+            let same = self.relaxed || path.shared.attributes.as_path == best.shared.attributes.as_path;
+            let equal = *used && !own && same && path.early() == best.early() && path.source.ebgp == best.source.ebgp;
             let hop = path.shared.next_hop;
             let known = hops.contains(&hop);
             *used = i == 0 || (equal && (known || hops.len() < usize::from(self.max_paths)));

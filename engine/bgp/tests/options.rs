@@ -755,3 +755,23 @@ fn paths_through_old_speakers() {
     let told = updates(&outs, other)[0].attributes.clone().unwrap();
     assert_eq!(told.as_path.flatten(), [OWN_AS, 4_200_000_001, 65009, 4_200_000_002]);
 }
+
+/// Equal cost by the length of AS paths, or only by the same AS path; changed while sessions stand.
+#[test]
+fn multipath_may_be_relaxed_or_strict() {
+    let peers = [(PEER, 65001), (OTHER, 65002), ("10.0.0.3", 65001)];
+    let mut s = Script::with(&peers.map(|(address, asn)| neighbor(address, asn, plain)));
+    for (i, (address, asn)) in (1u8..).zip(peers) {
+        let (conn, _) = s.up(ip(address), &open(asn, i));
+        s.say(conn, &announce(attributes(&[asn]), address, &["10.9.0.0/24"]));
+    }
+    let hops = |s: &Script| s.learned.last().map(|l| l.next_hops.clone()).unwrap_or_default();
+    assert_eq!(hops(&s), [ip(PEER), ip(OTHER), ip("10.0.0.3")]);
+    let Op::Put(key, Value::Global(relaxed)) = script::own() else { panic!("the speaker itself") };
+    let strict = Global { multipath_relax: false, ..relaxed.clone() };
+    s.apply(&[Op::Put(key.clone(), Value::Global(strict))]);
+    assert_eq!(hops(&s), [ip(PEER), ip("10.0.0.3")]);
+    s.apply(&[Op::Put(key, Value::Global(relaxed))]);
+    assert_eq!(hops(&s).len(), 3);
+    assert!(peers.iter().all(|(address, _)| s.state(address) == SessionState::Established));
+}

@@ -74,6 +74,7 @@ pub(crate) fn identity(state: &State) -> Result<Global, (String, String)> {
         listen: node.bgp_local_addresses.clone(),
         // Who cordons a node is about to take it away: traffic goes elsewhere as long as there is elsewhere.
         graceful_shutdown: node.unschedulable,
+        multipath_relax: config.multipath_relax,
         ..Global::new(asn, router_id, config.bgp_port, NODE_PATHS)
     })
 }

@@ -88,6 +88,8 @@ pub struct Global {
     pub port: u16,
     /// Most equal paths that are used at once; 1 turns multipath off.
     pub max_paths: u8,
+    /// Paths with AS paths of equal length are equal; otherwise only those with the same AS path.
+    pub multipath_relax: bool,
     /// Cluster of a route reflector (RFC 4456 section 7); `None`: the BGP identifier.
     pub cluster_id: Option<Ipv4Addr>,
     /// Our addresses that may be connected to; empty: all.
@@ -99,7 +101,16 @@ pub struct Global {
 impl Global {
     /// A speaker without anything special.
     pub const fn new(asn: u32, router_id: Ipv4Addr, port: u16, max_paths: u8) -> Self {
-        Self { asn, router_id, port, max_paths, cluster_id: None, listen: Vec::new(), graceful_shutdown: false }
+        Self {
+            asn,
+            router_id,
+            port,
+            max_paths,
+            multipath_relax: true,
+            cluster_id: None,
+            listen: Vec::new(),
+            graceful_shutdown: false,
+        }
     }
 }
 

@@ -222,6 +222,8 @@ pub struct NodeConfig {
     pub graceful_restart: Option<GracefulRestart>,
     /// `--bgp-import-default-route`: default routes of external neighbours are taken. Ours; kube-router rejects them.
     pub import_default_route: bool,
+    /// `--bgp-multipath-relax`: paths of equal length through other ASes are used together. Ours; kube-router uses one.
+    pub multipath_relax: bool,
     /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
     pub route_metric: u32,
     /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
@@ -273,6 +275,7 @@ impl NodeConfig {
             multihop_ttl: 0,
             graceful_restart: None,
             import_default_route: false,
+            multipath_relax: true,
             route_metric: 0,
             admin: vec![],
             health: None,
