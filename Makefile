@@ -36,7 +36,7 @@ unit:
 # Every decoder of the BGP speaker, and whole sessions, under libFuzzer for a moment. FUZZ_S=600 hunts. What it finds is
 # in target/fuzz/; an input that broke something belongs into the corpus.
 FUZZ_S = 2
-FUZZ_TARGETS = message open capabilities update attributes notification refresh session
+FUZZ_TARGETS = bfd message open capabilities update attributes notification refresh session
 fuzz:
 	cd engine/bgp/fuzz && cargo fmt --check && cargo build --release --locked
 	@for target in $(FUZZ_TARGETS); do \
