@@ -95,7 +95,10 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s } = daemon;
+    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s, proc_sys } = daemon;
+    if !proc_sys.join("net").is_dir() {
+        return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
+    }
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
@@ -126,7 +129,10 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
+        open: Box::new(move |config| {
+            let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
+            Ok(kernel.with_proc_sys(proc_sys.clone()))
+        }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     })
