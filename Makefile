@@ -44,7 +44,8 @@ image-root: build
 	@cd target/image/packages && { apt-get download -qq $(IMAGE_PACKAGES) 2>download.log || \
 	  { apt-get update -qq && apt-get download -qq $(IMAGE_PACKAGES); } || { cat download.log >&2; exit 1; }; }
 	@for package in target/image/packages/*.deb; do dpkg -x $$package target/image/unpacked; done
-	@cd target/image && mkdir -p root/bin root/etc root/lib/x86_64-linux-gnu root/lib64 root/run root/tmp root/usr/libexec/cni root/usr/local/bin && \
+	@cd target/image && mkdir -p root/bin root/etc root/lib/x86_64-linux-gnu root/lib64 root/run root/tmp root/usr/libexec/cni root/usr/local/bin root/var && \
+  ln -s /run root/var/run && \
 	  cp ../../$(FAIRWAY) root/usr/local/bin/fairway && strip root/usr/local/bin/fairway && \
 	  for name in kube-router cni-install mconnect; do ln -s fairway root/usr/local/bin/$$name; done && \
 	  cp unpacked/usr/bin/gobgp root/usr/local/bin/ && \

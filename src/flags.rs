@@ -362,6 +362,8 @@ pub(crate) struct Daemon {
     pub(crate) drain_s: u64,
     /// `--proc-sys`: the folder of kernel parameters. Ours.
     pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
 }
 
 /// What a command line asks for.
@@ -385,6 +387,7 @@ const PROCESS_BUILT: &[&str] = &[
     "manifests",
     "master",
     "proc-sys",
+    "runtime-endpoint",
 ];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
@@ -422,6 +425,7 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
         proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
     })))
 }
 

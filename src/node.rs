@@ -7,11 +7,13 @@ use std::net::{IpAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
+use fairway_backend_cri::{ContainerRuntime, Sandbox};
 use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
+use fairway_node::{Command, Ended, Node, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
 use serde_json::json;
 
@@ -95,7 +97,17 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s, proc_sys } = daemon;
+    let Daemon {
+        mut config,
+        notices,
+        manifests,
+        master,
+        kubeconfig,
+        cache_sync_timeout,
+        drain_s,
+        proc_sys,
+        runtime_endpoint,
+    } = daemon;
     if !proc_sys.join("net").is_dir() {
         return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
     }
@@ -131,7 +143,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         enter: Box::new(|| Ok(())),
         open: Box::new(move |config| {
             let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
-            Ok(kernel.with_proc_sys(proc_sys.clone()))
+            let kernel = kernel.with_proc_sys(proc_sys.clone());
+            Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
         }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
@@ -165,6 +178,18 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         Err(Ended::Gone) if asked.is_some() => Ok(()),
         Err(ended) => Err(Failed::late(ended)),
     }
+}
+
+/// The pods of this node, of which the container runtime is asked.
+fn pods(endpoint: &str) -> Result<PodSpaces, String> {
+    let runtime = ContainerRuntime::new(endpoint).map_err(|error| format!("--runtime-endpoint: {error}"))?;
+    let runtime = Mutex::new(runtime);
+    Ok(Arc::new(move || {
+        let mut runtime = runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let sandboxes = runtime.sandboxes().map_err(|error| error.to_string())?;
+        let space = |Sandbox { addresses, namespace }| PodSpace { addresses, namespace };
+        Ok(sandboxes.into_iter().map(space).collect())
+    }))
 }
 
 fn notice(change: NoticeChange) {

@@ -141,7 +141,11 @@ impl Backend<Pod> for RealKernel {
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
         self.pods
             .as_mut()
-            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .ok_or_else(|| {
+                Fault::Unsupported(
+                    "direct server return: no container runtime that knows the pods (--runtime-endpoint)".into(),
+                )
+            })?
             .apply(ops)
     }
 }
