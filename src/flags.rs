@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -128,9 +130,9 @@ const FLAGS: &[Flag] = &[
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
     ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
     ("kubeconfig", Syntax::Text, "", Process),
-    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Works),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
@@ -154,7 +156,7 @@ const FLAGS: &[Flag] = &[
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
-    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
@@ -168,6 +170,9 @@ const FLAGS: &[Flag] = &[
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -339,7 +344,10 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
         READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
         parsed
     });
-    let (config, notices) = parsed?;
+    let (mut config, notices) = parsed?;
+    if let Some(ours) = &mut config.load_balancer {
+        ours.identity = node_name.into();
+    }
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
@@ -558,8 +566,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
-    if !run_router && !run_service_proxy {
-        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    let load_balancer = one::<bool>(m, "run-loadbalancer").then(|| LoadBalancerConfig {
+        default_class: one(m, "loadbalancer-default-class"),
+        sync_period_ms: u64::try_from(one::<Duration>(m, "loadbalancer-sync-period").as_millis()).unwrap_or(u64::MAX),
+        lease_namespace: LEASE_NAMESPACE.into(),
+        // The node's name, unless the daemon knows better.
+        identity: "".into(),
+    });
+    if !run_router && !run_service_proxy && load_balancer.is_none() {
+        return Err("nothing to do: none of --run-router, --run-service-proxy and --run-loadbalancer is on".into());
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
@@ -600,6 +615,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         service_external_ip_range: list(m, "service-external-ip-range"),
         load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        load_balancer,
         ..default
     })
 }

@@ -1,59 +1,11 @@
 //! The daemon as its user runs it: manifests in a folder, Debian's gobgpd as the other router, the real `gobgp` and
 //! `fairway bgp` to look. In a network namespace and a process namespace of its own, which take everything with them.
 
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-/// What is missing here, if anything is.
-fn missing() -> Option<&'static str> {
-    let works = |program: &str, args: &[&str]| {
-        let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !works("unshare", &["-rn", "true"]) {
-        return Some("no namespaces here");
-    }
-    if !works("kubectl", &["version", "--client"]) {
-        return Some("no kubectl");
-    }
-    (!works("gobgpd", &["--version"])).then_some("no gobgpd")
-}
+mod play;
 
-/// Runs a shell script in namespaces of its own. Its first argument is the program, its second an empty folder.
-fn play(name: &str, script: &str) -> Output {
-    let folder = Folder(std::env::temp_dir().join(format!("fairway-node-{name}-{}", std::process::id())));
-    let _none = std::fs::remove_dir_all(&folder.0);
-    std::fs::create_dir(&folder.0).expect("a folder");
-    let output = Command::new("unshare")
-        .args([
-            "-rn",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "timeout",
-            "60",
-            "bash",
-            "-euo",
-            "pipefail",
-            "-c",
-        ])
-        .args([script, "script", env!("CARGO_BIN_EXE_fairway")])
-        .arg(&folder.0)
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare is there");
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
-}
+use play::{missing, play};
 
 /// The router is gobgpd at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
@@ -366,7 +318,8 @@ for combination in "$deploy" "$deploy"/combinations/*/; do
   # Nothing else is wrong with their flags.
   "$fairway" node $(args_of "$combination") || echo "status $?"
 done 2>&1
-for component in "$deploy"/components/*/; do
+for component in dsr metrics loadbalancer; do
+  component=$deploy/components/$component
   mkdir with
   printf 'resources: [base]\ncomponents: [component]\n' > with/kustomization.yaml
   cp -r "$deploy/base" with/base; cp -r "$component" with/component
@@ -386,12 +339,18 @@ echo powers $powers
 # Only in the background: it takes the shell's place.
 limited() { exec setpriv --bounding-set "-all$(for power in $powers; do printf ',+%s' "${power,,}"; done)" "$@"; }
 args=$(args_of "$deploy/combinations/router-only" | sed "s,/host/proc/sys,$folder/host,")
+args="$args --run-loadbalancer --loadbalancer-ip-range=192.0.2.0/24"
+export POD_NAME=fairway-abcde POD_NAMESPACE=kube-system
 limited "$fairway" node $args $flags --kubeconfig kc.daemon > node.log 2>&1 & daemon=$!
 node_runs
 grep CapEff "/proc/$daemon/status"
 until_says 11.0.1.0/24 theirs global rib
 cluster apply -f web.yaml
 until_says 10.96.0.7/32 theirs global rib
+cluster annotate service web kube-router.io/service.scheduler=nonsense
+until_says nonsense cluster get events
+cluster patch service web --type merge -p '{"spec": {"type": "LoadBalancer"}}'
+until_says 192.0.2. cluster get service web
 "$fairway" status
 if grep -i forbidden node.log; then echo "it was refused something"; exit 1; fi
 echo "== without a right"
