@@ -9,13 +9,18 @@
 //! Deliberately not here: where Kubernetes' objects come from (the caller sends [`Command::Input`]), flags, and
 //! anything the agent can know by itself. Start reading at [`Node`].
 
+mod ask;
+mod endpoints;
 mod health;
 mod kernel;
 mod metrics;
 mod node;
 mod ports;
+mod process;
+mod scrape;
 mod signal;
 mod status;
+mod timings;
 
 pub use fairway_backend_admin::client::Watch;
 pub use fairway_backend_bgp::offers_md5;
