@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
 use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
+use fairway_node::{Command, Ended, Node, Only, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
+use crate::operate;
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,9 +73,9 @@ fn usage(reason: &str) -> u8 {
 }
 
 /// Why the daemon ends before it is asked to.
-struct Failed {
-    status: u8,
-    reason: String,
+pub(crate) struct Failed {
+    pub(crate) status: u8,
+    pub(crate) reason: String,
 }
 
 impl Failed {
@@ -82,7 +83,7 @@ impl Failed {
         Failed { status: USAGE, reason }
     }
 
-    fn late(reason: impl Display) -> Failed {
+    pub(crate) fn late(reason: impl Display) -> Failed {
         Failed { status: 1, reason: reason.to_string() }
     }
 }
@@ -95,7 +96,7 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s } = daemon;
+    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s, tools } = daemon;
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
@@ -106,6 +107,11 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     for notice in &notices {
         log("note", notice);
     }
+    if tools.cleanup {
+        return operate::clean_up(&config, &tools);
+    }
+    // For as long as this process lives. Who only looks may do so beside a daemon.
+    let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
     let source = match manifests {
         Some(folder) => {
             let (manifests, deltas) = look(&folder, &config.node_name)?;
@@ -121,6 +127,14 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             Source::Cluster(cluster, inbox)
         }
     };
+    if tools.dry_run {
+        return match source {
+            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Cluster(_cluster, mut inbox) => {
+                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+            }
+        };
+    }
     let node = Node::start(Start {
         config,
         seed,

@@ -20,6 +20,11 @@ fn read(path: &str) -> io::Result<i64> {
     text.trim().parse().map_err(io::Error::other)
 }
 
+/// The value of a kernel parameter in the namespace of the calling thread, if it is there and a number.
+pub fn sysctl_value(path: &str) -> Option<i64> {
+    read(path).ok()
+}
+
 pub(crate) fn observe(known: &Known) -> Table<Sysctl> {
     known.sysctls.iter().filter_map(|path| Some((path.clone(), read(path).ok()?))).collect()
 }

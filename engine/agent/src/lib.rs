@@ -36,6 +36,7 @@
 extern crate alloc;
 
 mod agent;
+mod cleanup;
 mod inherited;
 mod io;
 mod lane;
@@ -45,10 +46,12 @@ mod text;
 mod view;
 
 pub use agent::Agent;
+pub use cleanup::{Cleanup, Removed};
 pub use fairway_bfd as bfd;
 pub use fairway_bgp as bgp;
 pub use fairway_compute::watched;
 pub use fairway_reconcile::Time;
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};
+pub use text::Text;
 pub use view::PlaneView;
