@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
-use crate::operate;
+use crate::operate::{self, TakeOver};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -135,6 +135,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             }
         };
     }
+    let mut take_over = TakeOver::new(&config);
     let node = Node::start(Start {
         config,
         seed,
@@ -150,12 +151,12 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             for delta in deltas {
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
-            follow_folder(&node, &mut manifests, &signals)?
+            follow_folder(&node, &mut manifests, &signals, &mut take_over)?
         }
         Source::Cluster(cluster, inbox) => {
             let look = cluster.look();
             node.send(Command::Watches(Box::new(move || seen(&look(), SystemTime::now())))).map_err(Failed::late)?;
-            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout, &mut take_over)?
         }
     };
     if let Some(signal) = asked {
@@ -235,9 +236,15 @@ fn pause(node: &Node, signals: &Receiver<Signal>) -> Result<ControlFlow<Option<S
 }
 
 /// Follows the folder until a signal comes, or the node ends by itself.
-fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
+fn follow_folder(
+    node: &Node,
+    source: &mut Manifests,
+    signals: &Receiver<Signal>,
+    take_over: &mut TakeOver,
+) -> Result<Option<Signal>, Failed> {
     let mut unreadable = None;
     loop {
+        take_over.look(node, |kind, what| log(kind, &what));
         if let ControlFlow::Break(end) = pause(node, signals)? {
             return Ok(end);
         }
@@ -271,6 +278,7 @@ fn follow_cluster(
     mut inbox: Inbox,
     signals: &Receiver<Signal>,
     patience: Duration,
+    take_over: &mut TakeOver,
 ) -> Result<Option<Signal>, Failed> {
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -286,6 +294,7 @@ fn follow_cluster(
         let cluster = cluster;
         let mut waiting = true;
         loop {
+            take_over.look(node, |kind, what| log(kind, &what));
             if let ControlFlow::Break(end) = pause(node, signals)? {
                 return Ok(end);
             }

@@ -6,7 +6,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use fairway_agent::Input;
-use fairway_node::{Change, ChangeKind, Only, Plan, RealKernel, Watched};
+use fairway_node::{
+    Change, ChangeKind, Leftover, Node, Only, Part, Plan, RealKernel, Watched, leftovers, remove_leftovers, replaced,
+};
 use fairway_objects::{Delta, NodeConfig};
 use serde_json::{Value, json};
 
@@ -37,6 +39,13 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
     };
     let end = fairway_node::clean_up(config, |entry| note(entry.plane.as_str(), &entry.key)).map_err(Failed::late)?;
     let mut left: Vec<String> = vec![];
+    if tools.from_kube_router {
+        let each = |leftover: &Leftover, result: &Result<(), String>| match result {
+            Ok(()) => note("of kube-router:", &leftover.to_string()),
+            Err(reason) => left.push(format!("of kube-router: {leftover}: {reason}")),
+        };
+        remove_leftovers(&Part::ALL, each).map_err(Failed::late)?;
+    }
     left.extend(end.left.iter().map(|(plane, key, outcome)| format!("{} {key}: {outcome:?}", plane.as_str())));
     left.extend(end.faults.iter().map(|(plane, fault)| format!("{}: {fault:?}", plane.as_str())));
     if end.gave_up {
@@ -53,7 +62,8 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
         say(&json!({"removed": removed, "left": left, "summary": {"removed": total, "left": left.len()}}).to_string());
     } else {
         left.iter().for_each(|what| say(&format!("left {what}")));
-        let parts: Vec<String> = counts.iter().map(|(of, count)| format!("{count} {of}")).collect();
+        let parts = counts.iter().map(|(of, count)| format!("{count} {}", of.trim_end_matches(':')));
+        let parts: Vec<String> = parts.collect();
         say(&match total {
             0 if left.is_empty() => "nothing of ours is left on this node".to_string(),
             _ => format!("{total} removed ({}), {} left", parts.join(", "), left.len()),
@@ -69,7 +79,7 @@ pub(crate) fn dry_run(
     patience: Duration,
     tools: &Tools,
 ) -> Result<(), Failed> {
-    let node = config.node_name.clone();
+    let (node, parts) = (config.node_name.clone(), replaced(&config));
     let mut kernel = RealKernel::open(&config).map_err(Failed::late)?;
     let mut monitor = kernel.monitor().map_err(Failed::late)?;
     let events = monitor.as_mut().map(|monitor| monitor.read(usize::MAX)).transpose();
@@ -85,17 +95,65 @@ pub(crate) fn dry_run(
     });
     let events = events.map(|(events, _)| events).unwrap_or_default();
     let plan = fairway_node::dry_run(config, kernel, events, &inputs, patience).map_err(Failed::late)?;
-    say(&if tools.json { in_json(&node, &plan).to_string() } else { in_text(&node, &plan) });
+    let of_kube_router = leftovers().map_err(Failed::late)?;
+    let of_kube_router: Vec<String> = of_kube_router
+        .iter()
+        .filter(|leftover| parts.contains(&leftover.part) && leftover.is_in_reach())
+        .map(ToString::to_string)
+        .collect();
+    say(&if tools.json {
+        in_json(&node, &plan, &of_kube_router).to_string()
+    } else {
+        in_text(&node, &plan, &of_kube_router)
+    });
     let faults: Vec<String> =
         plan.faults.iter().map(|(plane, fault)| format!("{}: {fault:?}", plane.as_str())).collect();
     if faults.is_empty() { Ok(()) } else { Err(Failed::late(format!("not looked at: {}", faults.join("; ")))) }
+}
+
+/// What kube-router left goes once our data plane stands, not before: so there is always one that works.
+#[derive(Debug)]
+pub(crate) struct TakeOver {
+    parts: Vec<Part>,
+    over: bool,
+}
+
+impl TakeOver {
+    pub(crate) fn new(config: &NodeConfig) -> TakeOver {
+        TakeOver { parts: replaced(config), over: false }
+    }
+
+    /// To be called from time to time: does its work once, when the node is in sync.
+    pub(crate) fn look(&mut self, node: &Node, say: impl Fn(&str, &str)) {
+        if self.over || !node.ask(|agent, _| agent.in_sync()).unwrap_or_default() {
+            return;
+        }
+        self.over = true;
+        let each = |leftover: &Leftover, result: &Result<(), String>| match result {
+            Ok(()) => say("removed", &format!("of kube-router: {leftover}")),
+            Err(reason) => say("note", &format!("of kube-router: {leftover}: left, {reason}")),
+        };
+        match remove_leftovers(&self.parts, each) {
+            Err(error) => say("note", &error.to_string()),
+            Ok(stay) if stay.is_empty() => {}
+            Ok(stay) => say(
+                "note",
+                &format!(
+                    "{} entries that kube-router left are still there ({}, ...); --cleanup-config --from-kube-router \
+                     removes them",
+                    stay.len(),
+                    stay.iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                ),
+            ),
+        }
+    }
 }
 
 fn count(changes: &[Change], kind: ChangeKind) -> usize {
     changes.iter().filter(|change| change.kind == kind).count()
 }
 
-fn in_json(node: &str, plan: &Plan) -> Value {
+fn in_json(node: &str, plan: &Plan, of_kube_router: &[String]) -> Value {
     let changes = plan.changes.iter().map(|change| {
         json!({
             "plane": change.plane.as_str(), "change": change.kind.as_str(), "key": change.key,
@@ -107,17 +165,18 @@ fn in_json(node: &str, plan: &Plan) -> Value {
         "node": node,
         "changes": changes.collect::<Vec<_>>(),
         "bgp": plan.bgp,
+        "ofKubeRouter": of_kube_router,
         "keptRoutes": plan.kept_routes,
         "notices": notices.collect::<Vec<_>>(),
         "summary": {
             "add": count(&plan.changes, ChangeKind::Add),
             "change": count(&plan.changes, ChangeKind::Change),
-            "remove": count(&plan.changes, ChangeKind::Remove),
+            "remove": count(&plan.changes, ChangeKind::Remove) + of_kube_router.len(),
         },
     })
 }
 
-fn in_text(node: &str, plan: &Plan) -> String {
+fn in_text(node: &str, plan: &Plan, of_kube_router: &[String]) -> String {
     let mut text = format!("{node}: what a daemon would change; nothing is changed now\n");
     let mut plane = None;
     for change in &plan.changes {
@@ -132,6 +191,10 @@ fn in_text(node: &str, plan: &Plan) -> String {
             ChangeKind::Remove => format!("  - {}  {before}\n", change.key),
             ChangeKind::Change => format!("  ~ {}  {before} -> {after}\n", change.key),
         };
+    }
+    if !of_kube_router.is_empty() {
+        text += "\nof kube-router, once the rest is done\n";
+        text += &of_kube_router.iter().map(|what| format!("  - {what}\n")).collect::<String>();
     }
     if !plan.bgp.is_empty() {
         text += "\nbgp, which begins anew with each daemon\n";
@@ -149,5 +212,6 @@ fn in_text(node: &str, plan: &Plan) -> String {
     }
     let [add, change, remove] =
         [ChangeKind::Add, ChangeKind::Change, ChangeKind::Remove].map(|kind| count(&plan.changes, kind));
+    let remove = remove + of_kube_router.len();
     text + &format!("\n{add} to add, {change} to change, {remove} to remove")
 }
