@@ -149,16 +149,10 @@ impl Lanes {
 impl Agent {
     /// An agent that knows nothing of the cluster and nothing of the kernel. The seed draws jitter only.
     pub fn new(config: NodeConfig, seed: u64) -> Self {
-        let excluded = config.excluded_cidrs.clone();
         let graceful_restart = config.graceful_restart.is_some();
         let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
-        let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
-        if !excluded.is_empty() {
-            ipvs = ipvs.with_owner(Box::new(move |key, _| {
-                !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
-            }));
-        }
+        let ipvs = ipvs_lane(&config, seed).off_if(!config.run_service_proxy);
         let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
         Agent {
             now: Time::ZERO,
@@ -706,6 +700,18 @@ impl Agent {
             self.lanes.bgp.reconciler.handle(self.now, answer);
         }
     }
+}
+
+/// The lane of virtual servers: all are ours but those in `--excluded-cidrs`.
+pub(crate) fn ipvs_lane(config: &NodeConfig, seed: u64) -> Lane<Ipvs> {
+    let lane = Lane::<Ipvs>::new(seed);
+    let excluded = config.excluded_cidrs.clone();
+    if excluded.is_empty() {
+        return lane;
+    }
+    lane.with_owner(Box::new(move |key, _| {
+        !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
+    }))
 }
 
 /// How BGP wants a neighbour to be watched, in BFD's words.
