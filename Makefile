@@ -3,8 +3,8 @@
 .PHONY: test build unit fuzz scenarios kernel netns interop uml guest image-root image lint bench bench-kernel bench-bgp \
   bench-bgp-scale deps
 
+# What mostly waits runs beside the compiler of the lab's kernel.
 test: deps lint build image-root
-	# Those that mostly wait run beside the compiler of the lab's kernel.
 	$(MAKE) -j2 kernel netns interop
 	$(MAKE) unit fuzz scenarios uml guest
 
