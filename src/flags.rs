@@ -152,6 +152,7 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords", Syntax::Texts, "", Works),
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
+    ("proc-sys", Syntax::Text, "/proc/sys", Process),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
@@ -367,6 +368,10 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `--proc-sys`: the folder of kernel parameters. Ours.
+    pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
 }
 
 /// What a command line asks for.
@@ -381,8 +386,17 @@ pub(crate) enum Asked {
 }
 
 /// Flags about the process that do something in the daemon.
-const PROCESS_BUILT: &[&str] =
-    &["bgp-drain-time", "cache-sync-timeout", "config", "hostname-override", "kubeconfig", "manifests", "master"];
+const PROCESS_BUILT: &[&str] = &[
+    "bgp-drain-time",
+    "cache-sync-timeout",
+    "config",
+    "hostname-override",
+    "kubeconfig",
+    "manifests",
+    "master",
+    "proc-sys",
+    "runtime-endpoint",
+];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
@@ -418,6 +432,8 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
     })))
 }
 

@@ -7,11 +7,13 @@ use std::net::{IpAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
+use fairway_backend_cri::{ContainerRuntime, Sandbox};
 use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched, Writer};
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
+use fairway_node::{Command, Ended, Node, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NodeConfig, NoticeChange, ObjectKey};
 use serde_json::json;
 
@@ -97,7 +99,20 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s } = daemon;
+    let Daemon {
+        mut config,
+        notices,
+        manifests,
+        master,
+        kubeconfig,
+        cache_sync_timeout,
+        drain_s,
+        proc_sys,
+        runtime_endpoint,
+    } = daemon;
+    if !proc_sys.join("net").is_dir() {
+        return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
+    }
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
@@ -135,7 +150,11 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
+        open: Box::new(move |config| {
+            let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
+            let kernel = kernel.with_proc_sys(proc_sys.clone());
+            Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+        }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     })
@@ -176,6 +195,18 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         Err(Ended::Gone) if asked.is_some() => Ok(()),
         Err(ended) => Err(Failed::late(ended)),
     }
+}
+
+/// The pods of this node, of which the container runtime is asked.
+fn pods(endpoint: &str) -> Result<PodSpaces, String> {
+    let runtime = ContainerRuntime::new(endpoint).map_err(|error| format!("--runtime-endpoint: {error}"))?;
+    let runtime = Mutex::new(runtime);
+    Ok(Arc::new(move || {
+        let mut runtime = runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let sandboxes = runtime.sandboxes().map_err(|error| error.to_string())?;
+        let space = |Sandbox { addresses, namespace }| PodSpace { addresses, namespace };
+        Ok(sandboxes.into_iter().map(space).collect())
+    }))
 }
 
 /// Who we are in the election of those who give addresses, and where its Lease is.

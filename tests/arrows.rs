@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ".",
         &[
             "backends/admin",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "engine/agent",
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backends/admin", &["engine/bgp", "engine/desired"]),
     ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
+    ("backends/cri", &[]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
     ("backends/kube", &["engine/decode", "engine/objects", "engine/publish"]),
@@ -129,6 +131,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "backends/admin",
             "backends/bfd",
             "backends/bgp",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "sim/apiserver",
@@ -136,7 +139,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "sim/mconnect",
         ],
     ),
-    ("tonic", &["backends/admin"]),
+    ("tonic", &["backends/admin", "backends/cri"]),
 ];
 
 /// What must not be reachable from a pure crate, however indirectly.
