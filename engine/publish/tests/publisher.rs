@@ -38,11 +38,14 @@ fn service(name: &str) -> Arc<Service> {
     })
 }
 
+/// What came of a write of a status.
+type Written = Result<(bool, Delta), Refusal>;
+
 /// A publisher and the server that it asks.
 struct Scene {
     publisher: Publisher,
     /// How writes of a status are answered.
-    ingress: fn(Arc<Service>) -> Result<(bool, Delta), Refusal>,
+    ingress: fn(Arc<Service>) -> Written,
     /// Writes of a status: when, of whom, what.
     written: Vec<(u64, String, Vec<String>)>,
     events: Vec<String>,
@@ -53,7 +56,7 @@ fn put(service: Arc<Service>) -> Delta {
     Delta::Put { object: Object::Service(service), notices: vec![] }
 }
 
-fn done(service: Arc<Service>) -> Result<(bool, Delta), Refusal> {
+fn done(service: Arc<Service>) -> Written {
     Ok((true, put(service)))
 }
 
