@@ -11,7 +11,8 @@ FAIRWAY = target/$(TARGET)/release/fairway
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
 DAEMONS = bird2 exabgp frr gobgpd
-PACKAGES = bc binutils bison conntrack flex g++ gcc iproute2 ipvsadm kmod libc6-dev make nftables tcpdump xz-utils $(DAEMONS)
+PACKAGES = bc binutils bison conntrack flex g++ gcc ipset iproute2 iptables ipvsadm kmod libc6-dev make nftables \
+  python3-prometheus-client tcpdump xz-utils $(DAEMONS)
 # Any kubectl will do for the tests of the API server, Debian's if there is none.
 PACKAGES += $(shell command -v kubectl >/dev/null 2>&1 || echo kubernetes-client)
 

@@ -102,12 +102,13 @@ const FLAGS: &[Flag] = &[
     ("bgp-port", Syntax::Number(1, 65535), "179", Works),
     ("bgp-route-metric", Syntax::Number(0, 4_294_967_295), "0", Works),
     ("cache-sync-timeout", Syntax::Period, "1m0s", Process),
-    ("cleanup-config", Syntax::Bool, "false", Only("false")),
+    ("cleanup-config", Syntax::Bool, "false", Process),
     ("cluster-asn", Syntax::ClusterAsn, "0", Works),
     ("cluster-cidr", Syntax::Text, "", Gone),
     ("config", Syntax::Text, "", Process),
     ("config-sync-period", Syntax::Text, "", Gone),
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
+    ("dry-run", Syntax::Bool, "false", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
     ("enable-cni", Syntax::Bool, "true", Process),
     ("enable-ibgp", Syntax::Bool, "true", Works),
@@ -117,6 +118,7 @@ const FLAGS: &[Flag] = &[
     ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
     ("enable-pprof", Syntax::Bool, "false", Process),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
+    ("from-kube-router", Syntax::Bool, "false", Process),
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
     ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
@@ -142,6 +144,7 @@ const FLAGS: &[Flag] = &[
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
+    ("output", Syntax::Choice(&["text", "json"]), "text", Process),
     ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
     ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
     ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Process),
@@ -153,6 +156,8 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
     ("proc-sys", Syntax::Text, "/proc/sys", Process),
+    ("record", Syntax::Text, "", Process),
+    ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
@@ -372,6 +377,49 @@ pub(crate) struct Daemon {
     pub(crate) proc_sys: PathBuf,
     /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
     pub(crate) runtime_endpoint: String,
+    /// What an operator wants of it besides.
+    pub(crate) tools: Tools,
+}
+
+/// The operator's tools of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tools {
+    /// `--cleanup-config`
+    pub(crate) cleanup: bool,
+    /// `--from-kube-router`. Ours.
+    pub(crate) from_kube_router: bool,
+    /// `--dry-run`. Ours.
+    pub(crate) dry_run: bool,
+    /// `--output=json`. Ours.
+    pub(crate) json: bool,
+    /// `--record` and `--record-limit` in octets. Ours.
+    pub(crate) record: Option<(PathBuf, u64)>,
+}
+
+impl Tools {
+    fn new(m: &ArgMatches) -> Result<Tools, String> {
+        let record: String = one(m, "record");
+        let tools = Tools {
+            cleanup: one(m, "cleanup-config"),
+            from_kube_router: one(m, "from-kube-router"),
+            dry_run: one(m, "dry-run"),
+            json: one::<String>(m, "output") == "json",
+            record: (!record.is_empty()).then(|| (PathBuf::from(record), one::<u64>(m, "record-limit") << 20)),
+        };
+        let both = |flag: &str, other: &str| Err(format!("--{flag} and --{other} exclude each other"));
+        match &tools {
+            Tools { cleanup: true, dry_run: true, .. } => both("cleanup-config", "dry-run"),
+            Tools { cleanup: true, record: Some(_), .. } => both("cleanup-config", "record"),
+            Tools { dry_run: true, record: Some(_), .. } => both("dry-run", "record"),
+            Tools { cleanup: false, from_kube_router: true, .. } => {
+                Err("--from-kube-router goes with --cleanup-config".into())
+            }
+            Tools { cleanup: false, dry_run: false, json: true, .. } => {
+                Err("--output goes with --dry-run or --cleanup-config".into())
+            }
+            _ => Ok(tools),
+        }
+    }
 }
 
 /// What a command line asks for.
@@ -389,12 +437,18 @@ pub(crate) enum Asked {
 const PROCESS_BUILT: &[&str] = &[
     "bgp-drain-time",
     "cache-sync-timeout",
+    "cleanup-config",
     "config",
+    "dry-run",
+    "from-kube-router",
     "hostname-override",
     "kubeconfig",
     "manifests",
     "master",
+    "output",
     "proc-sys",
+    "record",
+    "record-limit",
     "runtime-endpoint",
 ];
 
@@ -434,6 +488,7 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         drain_s: one(&matches, "bgp-drain-time"),
         proc_sys: one::<String>(&matches, "proc-sys").into(),
         runtime_endpoint: one(&matches, "runtime-endpoint"),
+        tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
     })))
 }
 

@@ -10,6 +10,7 @@ mod documents;
 mod flags;
 mod lab;
 mod node;
+mod operate;
 mod run;
 mod schema;
 mod status;

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use fairway_agent::{Input, watched};
 use fairway_backend_cri::{ContainerRuntime, Sandbox};
 use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched, Writer};
-use fairway_node::{Command, Ended, Node, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
+use fairway_node::{Command, Ended, Node, Only, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NodeConfig, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
+use crate::operate::{self, TakeOver};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,9 +77,9 @@ fn usage(reason: &str) -> u8 {
 }
 
 /// Why the daemon ends before it is asked to.
-struct Failed {
-    status: u8,
-    reason: String,
+pub(crate) struct Failed {
+    pub(crate) status: u8,
+    pub(crate) reason: String,
 }
 
 impl Failed {
@@ -86,7 +87,7 @@ impl Failed {
         Failed { status: USAGE, reason }
     }
 
-    fn late(reason: impl Display) -> Failed {
+    pub(crate) fn late(reason: impl Display) -> Failed {
         Failed { status: 1, reason: reason.to_string() }
     }
 }
@@ -109,6 +110,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         drain_s,
         proc_sys,
         runtime_endpoint,
+        tools,
     } = daemon;
     if !proc_sys.join("net").is_dir() {
         return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
@@ -130,6 +132,11 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         log("note", notice);
     }
     let access = Access::new(&master, &kubeconfig);
+    if tools.cleanup {
+        return operate::clean_up(&config, &tools);
+    }
+    // For as long as this process lives. Who only looks may do so beside a daemon.
+    let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
     let source = match manifests {
         Some(folder) => {
             let (manifests, deltas) = look(&folder, &config.node_name)?;
@@ -145,6 +152,15 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             Source::Cluster(cluster, inbox)
         }
     };
+    if tools.dry_run {
+        return match source {
+            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Cluster(_cluster, mut inbox) => {
+                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+            }
+        };
+    }
+    let mut take_over = TakeOver::new(&config);
     let node = Node::start(Start {
         config,
         seed,
@@ -166,7 +182,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             for delta in deltas {
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
-            follow_folder(&node, &mut manifests, &signals)?
+            follow_folder(&node, &mut manifests, &signals, &mut take_over)?
         }
         Source::Cluster(cluster, inbox) => {
             let look = cluster.look();
@@ -177,7 +193,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             let writer = Writer::start(access, tell).map_err(|error| Failed::usage(error.to_string()))?;
             node.send(Command::Writes(Box::new(writer.requests()))).map_err(Failed::late)?;
             _writer = Some(writer);
-            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout, &mut take_over)?
         }
     };
     if let Some(signal) = asked {
@@ -282,9 +298,15 @@ fn pause(node: &Node, signals: &Receiver<Signal>) -> Result<ControlFlow<Option<S
 }
 
 /// Follows the folder until a signal comes, or the node ends by itself.
-fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
+fn follow_folder(
+    node: &Node,
+    source: &mut Manifests,
+    signals: &Receiver<Signal>,
+    take_over: &mut TakeOver,
+) -> Result<Option<Signal>, Failed> {
     let mut unreadable = None;
     loop {
+        take_over.look(node, |kind, what| log(kind, &what));
         if let ControlFlow::Break(end) = pause(node, signals)? {
             return Ok(end);
         }
@@ -318,6 +340,7 @@ fn follow_cluster(
     mut inbox: Inbox,
     signals: &Receiver<Signal>,
     patience: Duration,
+    take_over: &mut TakeOver,
 ) -> Result<Option<Signal>, Failed> {
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -333,6 +356,7 @@ fn follow_cluster(
         let cluster = cluster;
         let mut waiting = true;
         loop {
+            take_over.look(node, |kind, what| log(kind, &what));
             if let ControlFlow::Break(end) = pause(node, signals)? {
                 return Ok(end);
             }

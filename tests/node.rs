@@ -154,7 +154,7 @@ cat node.log
     );
     has(&status, &["kube_router_host_routes_synced 1", "kube_router_plane_parked_keys{plane=\"route\"} 0"]);
     has(&part("an edited annotation"), &["ESTABLISHED", "Opens:                  1          1"]);
-    has(&part("a second daemon"), &["health port [::]:20244: Address already in use", "status 1"]);
+    has(&part("a second daemon"), &["another daemon runs on this node already: process ", " (fairway)", "status 1"]);
     let end = part("SIGTERM");
     has(&end, &["planned-shut", "status 0", "status 2"]);
 }

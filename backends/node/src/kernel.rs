@@ -6,7 +6,7 @@ use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Pod, Route, Rule, Sysctl, Table,
+    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::NodeConfig;
 
@@ -81,6 +81,28 @@ impl RealKernel {
     pub fn with_proc_sys(mut self, folder: PathBuf) -> RealKernel {
         self.route = self.route.with_proc_sys(folder);
         self
+    }
+
+    /// Opens what is there, to take away what is ours: a kernel without IPVS or nftables has nothing of ours in them.
+    /// Returns as well which planes are absent.
+    ///
+    /// # Errors
+    /// If the system gives no socket.
+    pub fn open_for_cleanup(config: &NodeConfig) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
+        let mut absent = vec![PlaneId::Pod];
+        let ipvs = match IpvsBackend::new() {
+            Ok(ipvs) => Some(ipvs.with_excluded(config.excluded_cidrs.clone())),
+            Err(fairway_backend_ipvs::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let filter = match FilterBackend::new() {
+            Ok(filter) => Some(filter),
+            Err(fairway_backend_filter::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
+        absent.extend(filter.is_none().then_some(PlaneId::Filter));
+        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: None }, absent))
     }
 
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
