@@ -814,6 +814,25 @@ mod tests {
     }
 
     #[test]
+    fn the_allocator_runs_alone_and_has_its_flags() {
+        let off = "--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false \
+                   --enable-pod-egress=false";
+        assert!(errors(off)[0].1.contains("none of --run-router"), "{:?}", errors(off));
+        let (config, _) = parse("vm-001", &flags(&format!("{off} --run-loadbalancer"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(ours.default_class && ours.sync_period_ms == 60_000);
+        assert_eq!((&*ours.identity, &*ours.lease_namespace), ("vm-001", "kube-system"));
+        let more = "--run-loadbalancer --loadbalancer-default-class=false --loadbalancer-sync-period=1500ms \
+                    --loadbalancer-ip-range=10.1.0.0/24,fd00::/64";
+        let (config, _) = parse("vm-001", &flags(&format!("{off} {more}"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(!ours.default_class && ours.sync_period_ms == 1500);
+        assert_eq!(config.load_balancer_ip_range.len(), 2);
+        let (config, _) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(config.load_balancer, None);
+    }
+
+    #[test]
     fn lists_must_fit_each_other() {
         let e = errors("--peer-router-ips=192.168.1.201 --peer-router-asns=65002,65002");
         assert_eq!(e[0].0, None);
