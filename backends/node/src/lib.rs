@@ -16,6 +16,7 @@ mod kernel;
 mod metrics;
 mod node;
 mod ports;
+mod pprof;
 mod process;
 mod scrape;
 mod signal;

@@ -232,6 +232,8 @@ pub struct NodeConfig {
     pub health: Option<SocketAddr>,
     /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
     pub metrics: Option<(SocketAddr, String)>,
+    /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
+    pub pprof: bool,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -280,6 +282,7 @@ impl NodeConfig {
             admin: vec![],
             health: None,
             metrics: None,
+            pprof: false,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,
