@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -128,9 +130,9 @@ const FLAGS: &[Flag] = &[
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
     ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
     ("kubeconfig", Syntax::Text, "", Process),
-    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Works),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
@@ -150,10 +152,11 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords", Syntax::Texts, "", Works),
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
+    ("proc-sys", Syntax::Text, "/proc/sys", Process),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
-    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
@@ -167,6 +170,9 @@ const FLAGS: &[Flag] = &[
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -338,7 +344,10 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
         READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
         parsed
     });
-    let (config, notices) = parsed?;
+    let (mut config, notices) = parsed?;
+    if let Some(ours) = &mut config.load_balancer {
+        ours.identity = node_name.into();
+    }
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
@@ -359,6 +368,10 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `--proc-sys`: the folder of kernel parameters. Ours.
+    pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
 }
 
 /// What a command line asks for.
@@ -373,8 +386,17 @@ pub(crate) enum Asked {
 }
 
 /// Flags about the process that do something in the daemon.
-const PROCESS_BUILT: &[&str] =
-    &["bgp-drain-time", "cache-sync-timeout", "config", "hostname-override", "kubeconfig", "manifests", "master"];
+const PROCESS_BUILT: &[&str] = &[
+    "bgp-drain-time",
+    "cache-sync-timeout",
+    "config",
+    "hostname-override",
+    "kubeconfig",
+    "manifests",
+    "master",
+    "proc-sys",
+    "runtime-endpoint",
+];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
@@ -410,6 +432,8 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
     })))
 }
 
@@ -542,8 +566,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
-    if !run_router && !run_service_proxy {
-        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    let load_balancer = one::<bool>(m, "run-loadbalancer").then(|| LoadBalancerConfig {
+        default_class: one(m, "loadbalancer-default-class"),
+        sync_period_ms: u64::try_from(one::<Duration>(m, "loadbalancer-sync-period").as_millis()).unwrap_or(u64::MAX),
+        lease_namespace: LEASE_NAMESPACE.into(),
+        // The node's name, unless the daemon knows better.
+        identity: "".into(),
+    });
+    if !run_router && !run_service_proxy && load_balancer.is_none() {
+        return Err("nothing to do: none of --run-router, --run-service-proxy and --run-loadbalancer is on".into());
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
@@ -584,6 +615,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         service_external_ip_range: list(m, "service-external-ip-range"),
         load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        load_balancer,
         ..default
     })
 }

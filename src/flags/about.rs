@@ -51,6 +51,7 @@ pub(super) const OURS: &[&str] = &[
     "bgp-route-metric",
     "config",
     "manifests",
+    "proc-sys",
 ];
 
 /// name, group, meaning
@@ -201,6 +202,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "File with one line of such passwords; --peer-router-passwords goes before it",
     ),
     ("peer-router-ports", Router, "Their TCP ports, one for each or none (179)"),
+    (
+        "proc-sys",
+        Ours,
+        "Folder of the kernel's parameters; a container that is not privileged has them read-only, and mounts them elsewhere",
+    ),
     (
         "router-id",
         Router,

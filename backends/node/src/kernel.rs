@@ -1,5 +1,7 @@
 //! All planes of the real kernel behind one value.
 
+use std::path::PathBuf;
+
 use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
@@ -74,6 +76,13 @@ impl RealKernel {
 }
 
 impl RealKernel {
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RealKernel {
+        self.route = self.route.with_proc_sys(folder);
+        self
+    }
+
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
     #[must_use]
     pub fn with_pods(mut self, pods: PodSpaces) -> RealKernel {
@@ -132,7 +141,11 @@ impl Backend<Pod> for RealKernel {
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
         self.pods
             .as_mut()
-            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .ok_or_else(|| {
+                Fault::Unsupported(
+                    "direct server return: no container runtime that knows the pods (--runtime-endpoint)".into(),
+                )
+            })?
             .apply(ops)
     }
 }

@@ -25,7 +25,7 @@ mod timings;
 
 pub use fairway_backend_admin::client::Watch;
 pub use fairway_backend_bgp::offers_md5;
-pub use fairway_backend_route::Monitor;
+pub use fairway_backend_route::{Monitor, PodSpace, PodSpaces};
 pub use kernel::{OpenError, RealKernel, Watched};
-pub use node::{Command, Ended, Look, Node, Open, Question, Start};
+pub use node::{Command, Ended, Look, Node, Open, Question, Start, Write};
 pub use signal::{Signal, signals};

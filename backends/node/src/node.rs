@@ -9,7 +9,7 @@ use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use fairway_agent::{Agent, HealthCheck, Input, Kernel, Output, Time, bfd, serve};
+use fairway_agent::{Agent, HealthCheck, Input, Kernel, Output, Time, bfd, publish, serve};
 use fairway_backend_admin::client::{Bfd, Status, Watch};
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bfd as udp;
@@ -54,6 +54,8 @@ type Sent = (Instant, Command);
 pub type Question = Box<dyn FnOnce(&Agent, Time) + Send>;
 /// Says how it stands with the watches at the API server. It must not wait.
 pub type Look = Box<dyn Fn() -> Vec<Watch> + Send>;
+/// Carries a request to the API server. It must not wait; the answer is an [`Input::Api`].
+pub type Write = Box<dyn FnMut(publish::Request) + Send>;
 /// Opens a kernel, in its namespace. An error is the sentence that its user reads.
 pub type Open<K> = Box<dyn FnOnce(&NodeConfig) -> Result<K, String> + Send>;
 
@@ -65,6 +67,8 @@ pub enum Command {
     Ask(Question),
     /// From now on status and metrics show what this says of the watches at the API server.
     Watches(Look),
+    /// From now on this carries requests to the API server; those that there are wait for it.
+    Writes(Write),
     /// End in order: sessions are closed with Cease, the kernel keeps what it has.
     Shutdown,
     /// End at once, as SIGKILL would: nobody is told.
@@ -77,6 +81,7 @@ impl fmt::Debug for Command {
             Command::Input(_) => "Input",
             Command::Ask(_) => "Ask",
             Command::Watches(_) => "Watches",
+            Command::Writes(_) => "Writes",
             Command::Shutdown => "Shutdown",
             Command::Kill => "Kill",
         })
@@ -151,6 +156,12 @@ impl Node {
     /// [`Ended::Gone`]
     pub fn send(&self, command: Command) -> Result<(), Ended> {
         self.commands.blocking_send((Instant::now(), command)).map_err(|_| Ended::Gone)
+    }
+
+    /// Hands over inputs from elsewhere, for as long as the node runs; each call waits while too many wait already.
+    pub fn inputs(&self) -> impl Fn(Input) -> Result<(), Ended> + Send + 'static {
+        let commands = self.commands.clone();
+        move |input| commands.blocking_send((Instant::now(), Command::Input(input))).map_err(|_| Ended::Gone)
     }
 
     /// Looks at the agent.
@@ -279,6 +290,8 @@ fn run<K: Kernel + Watched + Send + 'static>(
             timings,
             checks,
             checked: None,
+            writes: None,
+            unsent: vec![],
             name,
         };
         node.go(commands, answered, bgp_events, kernel_events, Questions { asked, looked, trouble }, ready).await
@@ -347,6 +360,9 @@ struct Loop {
     /// Where health checks of services are answered, and which version of that was told.
     checks: watch::Sender<Vec<HealthCheck>>,
     checked: Option<(bool, u64)>,
+    writes: Option<Write>,
+    /// Requests to the API server from before somebody carries them.
+    unsent: Vec<publish::Request>,
     name: Arc<str>,
 }
 
@@ -420,6 +436,11 @@ impl Loop {
                     }
                     Some(Command::Watches(look)) => {
                         self.watches = Some(look);
+                        continue;
+                    }
+                    Some(Command::Writes(mut write)) => {
+                        self.unsent.drain(..).for_each(&mut write);
+                        self.writes = Some(write);
                         continue;
                     }
                     Some(Command::Shutdown) => {
@@ -569,6 +590,10 @@ impl Loop {
                     }
                 },
                 Output::Bfd(output) => self.bfd(&output),
+                Output::Api(request) => match &mut self.writes {
+                    Some(write) => write(request),
+                    None => self.unsent.push(request),
+                },
                 Output::Notice(change) => (self.notices)(change),
             }
         }

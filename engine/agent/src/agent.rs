@@ -15,6 +15,7 @@ use fairway_desired::{
     RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
+use fairway_publish::{self as publish, Publisher};
 use fairway_reconcile::{Allow, Request, Time};
 use ipnet::IpNet;
 
@@ -46,6 +47,7 @@ pub struct Agent {
     /// Neighbours that have no BFD session because there are too many.
     unwatched: BTreeMap<IpAddr, bgp::Watch>,
     lanes: Lanes,
+    publisher: Publisher,
     inherited: Inherited,
     outputs: VecDeque<Output>,
     /// There may be more to do than `outputs` holds.
@@ -160,6 +162,7 @@ impl Agent {
         let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
         Agent {
             now: Time::ZERO,
+            publisher: Publisher::new(&config, seed),
             compute: Compute::new(config),
             unflushed: true,
             heard: None,
@@ -213,6 +216,7 @@ impl Agent {
             }
             Input::Shutdown => {
                 self.stopped = true;
+                self.publisher.leave(self.now);
                 // With graceful restart the routes of this node stand until it is back, as for kube-router.
                 let input = if self.graceful_restart {
                     bgp::Input::Leave
@@ -222,6 +226,7 @@ impl Agent {
                 self.tell_speaker(input);
             }
             Input::Drain => self.tell_speaker(bgp::Input::Drain),
+            Input::Api(answer) => self.publisher.answer(self.now, answer),
             // The kernel keeps what it has, so nothing else matters any more.
             _ if self.stopped => {}
             Input::Bfd(_) => {}
@@ -231,6 +236,7 @@ impl Agent {
                 if self.compute.synced() && self.heard.is_none() {
                     self.heard = Some(arrived);
                 }
+                self.publisher.delta(self.now, &delta);
                 self.compute.handle(delta);
                 self.unflushed = true;
             }
@@ -274,6 +280,7 @@ impl Agent {
         if !self.stopped {
             let mut earlier = |at: Option<Time>| deadline = [deadline, at].into_iter().flatten().min();
             each!(&self.lanes, lane => earlier(Lane::deadline(lane)));
+            earlier(self.publisher.deadline());
             if self.reviews_inherited() {
                 earlier(self.with_neighbors(|neighbors| self.inherited.until(neighbors)));
             }
@@ -384,6 +391,11 @@ impl Agent {
         }
     }
 
+    /// What is written to the API server, to look at.
+    pub const fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     /// The notices that stand.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.iter()
@@ -484,7 +496,7 @@ impl Agent {
         loop {
             self.drain_speaker();
             if self.stopped {
-                return;
+                return self.publish();
             }
             self.flush();
             each!(&mut self.lanes, lane => lane.wake(self.now));
@@ -503,6 +515,18 @@ impl Agent {
         let mut changes = Vec::new();
         each!(&mut self.lanes, lane => lane.notices(&mut changes));
         self.note(changes);
+        self.publish();
+    }
+
+    /// What is to be written to the API server.
+    fn publish(&mut self) {
+        self.publisher.tick(self.now);
+        while let Some(output) = self.publisher.poll() {
+            match output {
+                publish::Output::Request(request) => self.outputs.push_back(Output::Api(request)),
+                publish::Output::Notice(change) => self.stands(change),
+            }
+        }
     }
 
     fn tell_speaker(&mut self, input: bgp::Input) {
@@ -589,12 +613,17 @@ impl Agent {
 
     fn note(&mut self, changes: Vec<NoticeChange>) {
         for change in changes {
-            match &change {
-                NoticeChange::Raised(notice) => self.notices.insert(notice.clone()),
-                NoticeChange::Cleared(notice) => self.notices.remove(notice),
-            };
-            self.outputs.push_back(Output::Notice(change));
+            self.publisher.notice(self.now, &change);
+            self.stands(change);
         }
+    }
+
+    fn stands(&mut self, change: NoticeChange) {
+        match &change {
+            NoticeChange::Raised(notice) => self.notices.insert(notice.clone()),
+            NoticeChange::Cleared(notice) => self.notices.remove(notice),
+        };
+        self.outputs.push_back(Output::Notice(change));
     }
 
     /// Gives a closure the neighbours that are configured; `None` if there is nobody to wait for.

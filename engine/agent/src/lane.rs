@@ -121,7 +121,7 @@ where
                 Fault::Interrupted => "interrupted again and again".to_string(),
                 Fault::Lost => "socket lost or overrun again and again".to_string(),
                 Fault::Denied => "no permission".to_string(),
-                Fault::Unsupported(what) => format!("not supported by this kernel: {what}"),
+                Fault::Unsupported(what) => format!("not supported here: {what}"),
             },
         });
         if fault != self.fault {
