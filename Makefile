@@ -3,7 +3,10 @@
 .PHONY: test build unit fuzz scenarios kernel netns interop uml guest image-root image lint bench bench-kernel bench-bgp \
   bench-bgp-scale deps
 
-test: deps lint build kernel image-root unit fuzz scenarios netns interop uml guest
+# What mostly waits runs beside the compiler of the lab's kernel.
+test: deps lint build image-root
+	$(MAKE) -j2 kernel netns interop
+	$(MAKE) unit fuzz scenarios uml guest
 
 # The binary that is tested is the one that is shipped: linked statically, with what libc6-dev has for that.
 TARGET = x86_64-unknown-linux-gnu
@@ -11,7 +14,7 @@ FAIRWAY = target/$(TARGET)/release/fairway
 
 # For the lab: what builds its kernel, what plays in it, and what looks at it. Without root it is left to the user.
 DAEMONS = bird2 exabgp frr gobgpd
-PACKAGES = bc binutils bison conntrack flex g++ gcc iproute2 ipvsadm kmod libc6-dev make nftables \
+PACKAGES = bc binutils bison conntrack flex g++ gcc ipset iproute2 iptables ipvsadm kmod libc6-dev make nftables \
   python3-prometheus-client tcpdump xz-utils $(DAEMONS)
 # Any kubectl will do for the tests of the API server, Debian's if there is none.
 PACKAGES += $(shell command -v kubectl >/dev/null 2>&1 || echo kubernetes-client)
@@ -54,7 +57,8 @@ image-root: build
 	  cp unpacked/bin/busybox root/bin/ && for name in $$(root/bin/busybox --list | grep -vx busybox); do ln -s busybox root/bin/$$name; done && \
 	  for name in $(IMAGE_PLUGINS); do cp unpacked/usr/lib/cni/$$name root/usr/libexec/cni/; done && \
 	  echo 'root:x:0:0:root:/:/bin/sh' > root/etc/passwd && rm -rf packages unpacked
-	@du -sh target/image/root
+	@inside() { unshare -r chroot target/image/root "$$@"; }; \
+	  inside /usr/local/bin/kube-router --version && inside /bin/sh -c 'gobgp --version && cni-install --version' && du -sh target/image/root
 
 # The image itself, with the first of these tools that there is.
 image: image-root

@@ -10,9 +10,11 @@ mod documents;
 mod flags;
 mod lab;
 mod node;
+mod operate;
 mod run;
 mod schema;
 mod status;
+mod verbose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

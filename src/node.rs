@@ -13,12 +13,14 @@ use std::time::{Duration, Instant, SystemTime};
 use fairway_agent::{Input, watched};
 use fairway_backend_cri::{ContainerRuntime, Sandbox};
 use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched, Writer};
-use fairway_node::{Command, Ended, Node, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
+use fairway_node::{Command, Ended, Node, Only, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
 use fairway_objects::{Delta, Kind, NodeConfig, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
+use crate::operate::{self, TakeOver};
+use crate::verbose::{self, Logged};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// One line of the log, on standard error.
-fn log(kind: &str, what: &dyn Display) {
+pub(crate) fn log(kind: &str, what: &dyn Display) {
     // A log that nobody takes must not end the daemon.
     let _gone = writeln!(io::stderr(), "{} {kind:<7} {what}", humantime::format_rfc3339_millis(SystemTime::now()));
 }
@@ -76,9 +78,9 @@ fn usage(reason: &str) -> u8 {
 }
 
 /// Why the daemon ends before it is asked to.
-struct Failed {
-    status: u8,
-    reason: String,
+pub(crate) struct Failed {
+    pub(crate) status: u8,
+    pub(crate) reason: String,
 }
 
 impl Failed {
@@ -86,7 +88,7 @@ impl Failed {
         Failed { status: USAGE, reason }
     }
 
-    fn late(reason: impl Display) -> Failed {
+    pub(crate) fn late(reason: impl Display) -> Failed {
         Failed { status: 1, reason: reason.to_string() }
     }
 }
@@ -107,8 +109,10 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         kubeconfig,
         cache_sync_timeout,
         drain_s,
+        verbosity,
         proc_sys,
         runtime_endpoint,
+        tools,
     } = daemon;
     if !proc_sys.join("net").is_dir() {
         return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
@@ -123,6 +127,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     } else if config.load_balancer.take().is_some() {
         log("note", &"--run-loadbalancer has no effect: a folder of manifests takes no addresses");
     }
+    verbose::set(verbosity);
     let graceful_restart = config.graceful_restart.is_some();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let signals = signals().map_err(|error| Failed::late(format!("signals: {error}")))?;
@@ -130,6 +135,11 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         log("note", notice);
     }
     let access = Access::new(&master, &kubeconfig);
+    if tools.cleanup {
+        return operate::clean_up(&config, &tools);
+    }
+    // For as long as this process lives. Who only looks may do so beside a daemon.
+    let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
     let source = match manifests {
         Some(folder) => {
             let (manifests, deltas) = look(&folder, &config.node_name)?;
@@ -145,6 +155,15 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             Source::Cluster(cluster, inbox)
         }
     };
+    if tools.dry_run {
+        return match source {
+            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Cluster(_cluster, mut inbox) => {
+                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+            }
+        };
+    }
+    let mut take_over = TakeOver::new(&config);
     let node = Node::start(Start {
         config,
         seed,
@@ -153,7 +172,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         open: Box::new(move |config| {
             let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
             let kernel = kernel.with_proc_sys(proc_sys.clone());
-            Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+            let pods_known = !runtime_endpoint.is_empty();
+            Ok(Logged(if pods_known { kernel.with_pods(pods(&runtime_endpoint)?) } else { kernel }))
         }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
@@ -164,9 +184,10 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {
+                verbose::object(&delta);
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
-            follow_folder(&node, &mut manifests, &signals)?
+            follow_folder(&node, &mut manifests, &signals, &mut take_over)?
         }
         Source::Cluster(cluster, inbox) => {
             let look = cluster.look();
@@ -177,7 +198,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             let writer = Writer::start(access, tell).map_err(|error| Failed::usage(error.to_string()))?;
             node.send(Command::Writes(Box::new(writer.requests()))).map_err(Failed::late)?;
             _writer = Some(writer);
-            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout, &mut take_over)?
         }
     };
     if let Some(signal) = asked {
@@ -282,9 +303,15 @@ fn pause(node: &Node, signals: &Receiver<Signal>) -> Result<ControlFlow<Option<S
 }
 
 /// Follows the folder until a signal comes, or the node ends by itself.
-fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
+fn follow_folder(
+    node: &Node,
+    source: &mut Manifests,
+    signals: &Receiver<Signal>,
+    take_over: &mut TakeOver,
+) -> Result<Option<Signal>, Failed> {
     let mut unreadable = None;
     loop {
+        take_over.look(node, |kind, what| log(kind, &what));
         if let ControlFlow::Break(end) = pause(node, signals)? {
             return Ok(end);
         }
@@ -295,6 +322,7 @@ fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>
                     log("note", trouble);
                 }
                 for delta in changes.deltas {
+                    verbose::object(&delta);
                     node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
                 }
             }
@@ -318,12 +346,14 @@ fn follow_cluster(
     mut inbox: Inbox,
     signals: &Receiver<Signal>,
     patience: Duration,
+    take_over: &mut TakeOver,
 ) -> Result<Option<Signal>, Failed> {
     let begin = Instant::now();
     std::thread::scope(|scope| {
         // Ends when the cluster is dropped, or the node has ended.
         scope.spawn(move || {
             while let Some(delta) = inbox.recv() {
+                verbose::object(&delta);
                 if node.send(Command::Input(Input::Delta(delta))).is_err() {
                     return;
                 }
@@ -333,6 +363,7 @@ fn follow_cluster(
         let cluster = cluster;
         let mut waiting = true;
         loop {
+            take_over.look(node, |kind, what| log(kind, &what));
             if let ControlFlow::Break(end) = pause(node, signals)? {
                 return Ok(end);
             }

@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
     ("backends/kube", &["engine/decode", "engine/objects", "engine/publish"]),
+    ("backends/legacy", &["backends/netlink"]),
     ("backends/netlink", &[]),
     (
         "backends/node",
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backends/bgp",
             "backends/filter",
             "backends/ipvs",
+            "backends/legacy",
             "backends/route",
             "engine/agent",
             "engine/bgp",

@@ -186,7 +186,7 @@ fn the_flags_are_shown_grouped_and_compared_with_kube_routers() {
         assert!(out(&help).contains(piece), "no {piece:?} in {}", out(&help));
     }
     let table = out(&fairway(&["flags", "--diff-kube-router"]));
-    for piece in ["Only here: 8 of", "--manifests", "Not built yet:", "Of older versions:"] {
+    for piece in ["Only here: 13 of", "--manifests", "Not built yet:", "Of older versions:"] {
         assert!(table.contains(piece), "no {piece:?} in {table}");
     }
     let json = out(&fairway(&["flags", "--diff-kube-router", "--output", "json"]));

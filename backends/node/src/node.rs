@@ -287,11 +287,11 @@ fn run<K: Kernel + Watched + Send + 'static>(
             failed: None,
             started: SystemTime::now(),
             watches: None,
+            writes: None,
+            unsent: vec![],
             timings,
             checks,
             checked: None,
-            writes: None,
-            unsent: vec![],
             name,
         };
         node.go(commands, answered, bgp_events, kernel_events, Questions { asked, looked, trouble }, ready).await
@@ -356,13 +356,13 @@ struct Loop {
     started: SystemTime,
     /// How it stands with the API server, if there is one.
     watches: Option<Look>,
+    writes: Option<Write>,
+    /// Requests to the API server from before somebody carries them.
+    unsent: Vec<publish::Request>,
     timings: Timings,
     /// Where health checks of services are answered, and which version of that was told.
     checks: watch::Sender<Vec<HealthCheck>>,
     checked: Option<(bool, u64)>,
-    writes: Option<Write>,
-    /// Requests to the API server from before somebody carries them.
-    unsent: Vec<publish::Request>,
     name: Arc<str>,
 }
 

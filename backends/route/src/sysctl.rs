@@ -66,3 +66,8 @@ impl Sysctls {
         }
     }
 }
+
+/// The value of a kernel parameter in the namespace of the calling thread, if it is there and a number.
+pub fn sysctl_value(path: &str) -> Option<i64> {
+    Sysctls::default().read(path).ok()
+}

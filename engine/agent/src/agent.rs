@@ -149,17 +149,12 @@ impl Lanes {
 impl Agent {
     /// An agent that knows nothing of the cluster and nothing of the kernel. The seed draws jitter only.
     pub fn new(config: NodeConfig, seed: u64) -> Self {
-        let excluded = config.excluded_cidrs.clone();
         let graceful_restart = config.graceful_restart.is_some();
         let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
-        let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
-        if !excluded.is_empty() {
-            ipvs = ipvs.with_owner(Box::new(move |key, _| {
-                !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
-            }));
-        }
-        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
+        let ipvs = ipvs_lane(&config, seed).off_if(!config.run_service_proxy);
+        let (proxy, routes) = (config.ipvs_sync, config.routes_sync);
+        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy).at_least_each(proxy);
         Agent {
             now: Time::ZERO,
             publisher: Publisher::new(&config, seed),
@@ -174,12 +169,12 @@ impl Agent {
             bfd: Bfd::new(!seed),
             unwatched: BTreeMap::new(),
             lanes: Lanes {
-                sysctl: Lane::new(seed),
-                link: Lane::new(seed),
-                addr: Lane::new(seed),
-                filter: Lane::new(seed),
-                rule: Lane::new(seed),
-                route: Lane::new(seed),
+                sysctl: Lane::new(seed).at_least_each(proxy),
+                link: Lane::new(seed).at_least_each(proxy),
+                addr: Lane::new(seed).at_least_each(proxy),
+                filter: Lane::new(seed).at_least_each(proxy),
+                rule: Lane::new(seed).at_least_each(routes),
+                route: Lane::new(seed).at_least_each(routes),
                 pod,
                 ipvs,
                 bgp: Lane::new(seed),
@@ -231,12 +226,12 @@ impl Agent {
             _ if self.stopped => {}
             Input::Bfd(_) => {}
             Input::Delta(delta) => {
+                self.publisher.delta(self.now, &delta);
                 let arrived = self.arrived.take().unwrap_or(self.now).min(self.now);
                 // What is listed at first is no change, and waits for the rest.
                 if self.compute.synced() && self.heard.is_none() {
                     self.heard = Some(arrived);
                 }
-                self.publisher.delta(self.now, &delta);
                 self.compute.handle(delta);
                 self.unflushed = true;
             }
@@ -706,6 +701,18 @@ impl Agent {
             self.lanes.bgp.reconciler.handle(self.now, answer);
         }
     }
+}
+
+/// The lane of virtual servers: all are ours but those in `--excluded-cidrs`.
+pub(crate) fn ipvs_lane(config: &NodeConfig, seed: u64) -> Lane<Ipvs> {
+    let lane = Lane::<Ipvs>::new(seed).at_least_each(config.ipvs_sync);
+    let excluded = config.excluded_cidrs.clone();
+    if excluded.is_empty() {
+        return lane;
+    }
+    lane.with_owner(Box::new(move |key, _| {
+        !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
+    }))
 }
 
 /// How BGP wants a neighbour to be watched, in BFD's words.

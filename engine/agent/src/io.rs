@@ -124,6 +124,10 @@ pub enum Batch {
 /// A plane whose backend is outside the agent.
 pub(crate) trait KernelPlane: Plane {
     fn batch(ops: Vec<Op<Self>>) -> Batch;
+    /// The table, if it is of this plane.
+    fn observation(answer: Observation) -> Option<Result<Table<Self>, Fault>>;
+    /// The outcomes, if they are of this plane.
+    fn outcomes(answer: Applied) -> Option<Result<Vec<Outcome>, Fault>>;
 }
 
 /// What the three enums have in common, one line per plane.
@@ -132,6 +136,20 @@ macro_rules! kernel_planes {
         $(impl KernelPlane for $plane {
             fn batch(ops: Vec<Op<Self>>) -> Batch {
                 Batch::$plane(ops)
+            }
+
+            fn observation(answer: Observation) -> Option<Result<Table<Self>, Fault>> {
+                match answer {
+                    Observation::$plane(table) => Some(table),
+                    _ => None,
+                }
+            }
+
+            fn outcomes(answer: Applied) -> Option<Result<Vec<Outcome>, Fault>> {
+                match answer {
+                    Applied::$plane(outcomes) => Some(outcomes),
+                    _ => None,
+                }
             }
         })*
 

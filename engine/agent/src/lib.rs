@@ -37,6 +37,7 @@
 extern crate alloc;
 
 mod agent;
+mod cleanup;
 mod inherited;
 mod io;
 mod lane;
@@ -46,6 +47,7 @@ mod text;
 mod view;
 
 pub use agent::Agent;
+pub use cleanup::{Cleanup, Removed};
 pub use fairway_bfd as bfd;
 pub use fairway_bgp as bgp;
 pub use fairway_compute::{HealthCheck, Owned, watched};
@@ -53,4 +55,5 @@ pub use fairway_publish as publish;
 pub use fairway_reconcile::{Latency, Time};
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};
+pub use text::Text;
 pub use view::{Announced, PlaneView};
