@@ -17,6 +17,8 @@ use crate::{addr, link, route, rule, sysctl};
 
 /// The interface that is ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
+/// The bridge of the pods: ours, too, but whoever made it, it is not deleted, as pods hang on it.
+pub(crate) const BRIDGE: &str = "kube-bridge";
 
 /// Why there is no [`RouteBackend`].
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,8 @@ pub(crate) struct Known {
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
+    /// Interfaces whose MTU is the one that was asked for.
+    pub(crate) mtus: BTreeSet<Arc<str>>,
     /// Kernel parameters that were ever written.
     pub(crate) sysctls: BTreeSet<Arc<str>>,
 }
@@ -98,7 +102,7 @@ impl RouteBackend {
     /// A [`Fault`] if the kernel did not answer, or did not let us ask.
     pub fn offers(&mut self, kind: LinkKind) -> Result<bool, Fault> {
         self.with(|socket, _| {
-            let request = link::create("no/name", &LinkValue { kind, up: false });
+            let request = link::create("no/name", &LinkValue { kind, up: false, mtu: None });
             let results = carry_out(socket, vec![request])?;
             Ok(!results.into_iter().any(|result| result == Err(Errno(EOPNOTSUPP))))
         })

@@ -12,9 +12,11 @@ extern crate alloc;
 
 mod compute;
 mod dsr;
+mod egress;
 mod global;
 mod ledger;
 mod links;
+mod pods;
 mod router;
 mod scratch;
 mod service;
@@ -22,4 +24,5 @@ mod state;
 mod unit;
 
 pub use compute::{Changes, Compute, Desired, Ops, watched};
+pub use pods::{BRIDGE, overlay_overhead};
 pub use scratch::from_scratch;

@@ -468,7 +468,7 @@ impl World {
             Rule::ID => wipe::<Rule>(kernel),
             Route::ID => wipe::<Route>(kernel),
             Ipvs::ID => wipe::<Ipvs>(kernel),
-            PlaneId::Sysctl | PlaneId::Pod | PlaneId::Bgp => {
+            PlaneId::Sysctl | PlaneId::Pod | PlaneId::File | PlaneId::Bgp => {
                 return Err(StageError::Unsupported(format!("deleting {} is not possible", plane.as_str())));
             }
         };
