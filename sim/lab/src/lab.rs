@@ -144,6 +144,7 @@ impl Lab {
         let topology = lab.topology.clone();
         for name in topology.testers.keys() {
             lab.add_host(name, host::Role::Tester)?;
+            lab.start_servers(name)?;
         }
         for (name, router) in &topology.routers {
             lab.add_host(name, host::Role::Router)?;

@@ -436,6 +436,7 @@ impl Lab {
         }
         let off = self.off.remove(name).ok_or_else(|| StageError::NotFound(format!("host {name}")))?;
         self.add_host(name, off.role).map_err(refused)?;
+        self.start_servers(name).map_err(refused)?;
         if let Some(host) = self.hosts.get_mut(name) {
             host.config = off.config;
             host.flag_notices = off.flag_notices;
