@@ -478,7 +478,7 @@ impl Kernel {
             }
             if let Some(dev) = &hop.dev {
                 let link = self.links.get(dev).ok_or(ENODEV)?;
-                if !link.up && value.kind == RouteKind::Unicast {
+                if !link.up && (value.kind == RouteKind::Unicast || v6 && value.kind == RouteKind::Local) {
                     return Err(ENETDOWN);
                 }
             }

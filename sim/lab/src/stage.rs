@@ -12,9 +12,9 @@ use fairway_desired::{
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    Answer, BfdSession, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor,
-    NoticeLine, Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult,
-    VirtualServer,
+    Answer, BfdSession, BgpShow, CniConfig, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest,
+    Neighbor, NoticeLine, Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest,
+    TraceResult, VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -94,6 +94,10 @@ impl Stage for Lab {
             (None, Some(router)) => router.bfd().map_err(refused),
             (None, None) => Ok(vec![]),
         }
+    }
+
+    fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
+        self.view_cni(host)
     }
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {

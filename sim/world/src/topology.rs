@@ -25,8 +25,9 @@ impl World {
         let mut agents = vec![];
         for (name, node) in &topology.nodes {
             let flags: Vec<String> = scenario.flags.iter().chain(&node.flags).map(|f| f.value.clone()).collect();
-            let (config, notices) =
+            let (mut config, notices) =
                 configure(name, &flags).map_err(|message| ConfigError::Flags { node: name.clone(), message })?;
+            config.cni_file = Some("/etc/cni/net.d/10-kuberouter.conflist".into());
             let host = world.wire_host(topology, name, Role::Node);
             world.hosts[host].config = Some(config);
             world.hosts[host].flag_notices = notices;
