@@ -155,6 +155,7 @@ const PURE: &[&str] = &[
     "engine/compute",
     "engine/desired",
     "engine/objects",
+    "engine/publish",
     "engine/reconcile",
 ];
 
