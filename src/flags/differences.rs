@@ -18,8 +18,8 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bgp-holdtime", "whole seconds only"),
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
     ("disable-source-dest-check", "accepted, without effect: the daemon does not talk to AWS"),
-    ("enable-pprof", "at localhost only; a CPU profile, no heap"),
     ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    ("enable-pprof", "at localhost only; a CPU profile, no heap"),
     (
         "injected-routes-sync-period",
         "an upper bound: the kernel is looked at once a minute anyway, and tells of changes",
