@@ -23,7 +23,7 @@ use crate::operate::{self, TakeOver};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One line of the log, on standard error.
-fn log(kind: &str, what: &dyn Display) {
+pub(crate) fn log(kind: &str, what: &dyn Display) {
     // A log that nobody takes must not end the daemon.
     let _gone = writeln!(io::stderr(), "{} {kind:<7} {what}", humantime::format_rfc3339_millis(SystemTime::now()));
 }
@@ -136,7 +136,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         };
     }
     let mut take_over = TakeOver::new(&config);
-    let node = Node::start(Start {
+    let recording = tools.record.as_ref().map(operate::recording).transpose()?;
+    let start = Start {
         config,
         seed,
         epoch: Instant::now(),
@@ -144,8 +145,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
-    })
-    .map_err(Failed::late)?;
+    };
+    let node = Node::start_recorded(start, recording).map_err(Failed::late)?;
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {

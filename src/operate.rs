@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use fairway_agent::Input;
 use fairway_node::{
-    Change, ChangeKind, Leftover, Node, Only, Part, Plan, RealKernel, Watched, leftovers, remove_leftovers, replaced,
+    Change, ChangeKind, Leftover, Node, Only, Part, Plan, RealKernel, Recording, Watched, leftovers, remove_leftovers,
+    replaced,
 };
 use fairway_objects::{Delta, NodeConfig};
 use serde_json::{Value, json};
 
+use crate::USAGE;
 use crate::flags::Tools;
-use crate::node::Failed;
+use crate::node::{Failed, log};
 
 /// Objects that wait for the plan.
 const QUEUE: usize = 1024;
@@ -109,6 +112,18 @@ pub(crate) fn dry_run(
     let faults: Vec<String> =
         plan.faults.iter().map(|(plane, fault)| format!("{}: {fault:?}", plane.as_str())).collect();
     if faults.is_empty() { Ok(()) } else { Err(Failed::late(format!("not looked at: {}", faults.join("; ")))) }
+}
+
+/// The file that takes the daemon's recording.
+pub(crate) fn recording((path, limit): &(PathBuf, u64)) -> Result<Recording, Failed> {
+    let path = path.display().to_string();
+    log("start", &format!("recorded into {path}, without passwords; `fairway replay {path}` plays it"));
+    let ended = {
+        let path = path.clone();
+        move |reason: String| log("note", &format!("--record {path}: the recording ends, {reason}"))
+    };
+    Recording::create(Path::new(&path), *limit, Box::new(ended))
+        .map_err(|error| Failed { status: USAGE, reason: format!("--record {path}: {error}") })
 }
 
 /// What kube-router left goes once our data plane stands, not before: so there is always one that works.

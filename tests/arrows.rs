@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/agent",
             "engine/decode",
             "engine/objects",
+            "engine/record",
             "sim/api",
             "sim/apiserver",
             "sim/lab",
@@ -46,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/bgp",
             "engine/desired",
             "engine/objects",
+            "engine/record",
         ],
     ),
     ("backends/route", &["backends/netlink", "engine/desired"]),
@@ -61,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/desired", &[]),
     ("engine/objects", &[]),
     ("engine/reconcile", &["engine/desired"]),
+    ("engine/record", &["engine/agent", "engine/objects"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
     ("sim/apiserver", &["engine/decode", "sim/api"]),
     ("sim/kernel", &["engine/desired"]),
@@ -92,6 +95,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/bgp",
             "engine/desired",
             "engine/objects",
+            "engine/record",
             "sim/api",
             "sim/kernel",
             "sim/mconnect",
@@ -141,6 +145,7 @@ const PURE: &[&str] = &[
     "engine/desired",
     "engine/objects",
     "engine/reconcile",
+    "engine/record",
 ];
 
 fn metadata() -> Metadata {

@@ -18,6 +18,7 @@ mod metrics;
 mod node;
 mod only;
 mod ports;
+mod record;
 mod signal;
 mod status;
 
@@ -30,4 +31,5 @@ pub use kernel::{OpenError, RealKernel, Watched};
 pub use legacy::{Leftover, Part, leftovers, remove_leftovers, replaced};
 pub use node::{Command, Ended, Look, Node, Open, Question, Start};
 pub use only::{Only, Taken};
+pub use record::Recording;
 pub use signal::{Signal, signals};

@@ -12,6 +12,7 @@ use fairway_objects::{Delta, NoticeChange, RouterConfig};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input {
     /// The API server says something. Deltas handed in without a poll in between are computed together.
     Delta(Delta),
@@ -55,6 +56,7 @@ pub enum Output {
 
 /// A table that was read. BGP is missing: its backend is the speaker inside the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Observation {
     /// Of plane [`Sysctl`].
     Sysctl(Result<Table<Sysctl>, Fault>),
@@ -76,6 +78,7 @@ pub enum Observation {
 
 /// What became of the ops of a [`Batch`], one outcome each.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Applied {
     /// Of plane [`Sysctl`].
     Sysctl(Result<Vec<Outcome>, Fault>),

@@ -6,6 +6,7 @@ use crate::{Plane, PlaneId};
 
 /// Kernel parameters. Key: path below `/proc/sys` with slashes (`net/ipv4/vs/conntrack`). Value: the number written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sysctl;
 
 impl Plane for Sysctl {
@@ -19,6 +20,7 @@ impl Plane for Sysctl {
 ///
 /// Ours are the interfaces that kube-router names: `kube-dummy-if`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link;
 
 impl Plane for Link {
@@ -29,6 +31,7 @@ impl Plane for Link {
 
 /// What an interface is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkValue {
     /// Its type.
     pub kind: LinkKind,
@@ -38,6 +41,7 @@ pub struct LinkValue {
 
 /// `IFLA_INFO_KIND`
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum LinkKind {
     /// `dummy`: carries addresses, swallows packets.
     Dummy,
@@ -47,6 +51,7 @@ pub enum LinkKind {
 
 /// Addresses on our interfaces. Ours are all on `kube-dummy-if` except `fe80::/10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Addr;
 
 impl Plane for Addr {
@@ -57,6 +62,7 @@ impl Plane for Addr {
 
 /// An address on an interface. The address comes first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrKey {
     /// Address and prefix length, host bits kept.
     pub address: IpNet,
@@ -66,4 +72,5 @@ pub struct AddrKey {
 
 /// An address has nothing that we set but its existence (scope link, as kube-router does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrValue;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 /// One external BGP neighbour, from `--peer-router-*` or a Node annotation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BgpPeer {
     /// Address of the neighbour (`--peer-router-ips`).
     pub address: IpAddr,
@@ -34,6 +35,7 @@ impl BgpPeer {
 
 /// Neighbours that connect to us from a range of addresses, from a Node annotation. We dial none of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BgpPeerRange {
     /// Where they connect from.
     pub range: IpNet,
@@ -47,6 +49,7 @@ pub struct BgpPeerRange {
 
 /// BFD with a neighbour (RFC 5880). Intervals in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BfdConfig {
     /// `--bfd-port`: UDP port of the other side.
     pub port: u16,
@@ -66,6 +69,7 @@ impl Default for BfdConfig {
 
 /// More of a neighbour: our own keys in an item of `kube-router.io/peers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerOptions {
     /// `holdtime`: seconds; `None`: `--bgp-holdtime`.
     pub hold_s: Option<u16>,
@@ -93,6 +97,7 @@ pub struct PeerOptions {
 
 /// `--bgp-graceful-restart` and its companions (RFC 4724).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GracefulRestart {
     /// `--bgp-graceful-restart-time` in seconds; at most 4095.
     pub time_s: u16,
@@ -104,6 +109,7 @@ pub struct GracefulRestart {
 
 /// `--router-id`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RouterIdSource {
     /// Not given: the primary IPv4 address of the node.
     PrimaryIpv4,
@@ -117,6 +123,7 @@ pub enum RouterIdSource {
 ///
 /// The lab's routers and the simulator's run this.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterConfig {
     /// Own autonomous system.
     pub asn: u32,
@@ -138,6 +145,7 @@ pub struct RouterConfig {
 
 /// A neighbour that a router knows by address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterPeer {
     /// Its address.
     pub address: IpAddr,
@@ -149,6 +157,7 @@ pub struct RouterPeer {
 
 /// What all sessions of a router have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterSessions {
     /// IPv4 prefixes are exchanged.
     pub ipv4: bool,
@@ -170,6 +179,7 @@ impl Default for RouterSessions {
 
 /// What this daemon is on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
     /// A node of a Kubernetes cluster.
     Node,
@@ -179,6 +189,7 @@ pub enum Role {
 
 /// The daemon's configuration, one field per kube-router flag. Defaults are kube-router's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeConfig {
     /// Node or router.
     pub role: Role,
