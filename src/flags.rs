@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -130,9 +132,9 @@ const FLAGS: &[Flag] = &[
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
     ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
     ("kubeconfig", Syntax::Text, "", Process),
-    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Works),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
@@ -153,12 +155,13 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords", Syntax::Texts, "", Works),
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
+    ("proc-sys", Syntax::Text, "/proc/sys", Process),
     ("record", Syntax::Text, "", Process),
     ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
-    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
@@ -172,6 +175,9 @@ const FLAGS: &[Flag] = &[
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -343,7 +349,10 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
         READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
         parsed
     });
-    let (config, notices) = parsed?;
+    let (mut config, notices) = parsed?;
+    if let Some(ours) = &mut config.load_balancer {
+        ours.identity = node_name.into();
+    }
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
@@ -364,6 +373,10 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `--proc-sys`: the folder of kernel parameters. Ours.
+    pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
     /// What an operator wants of it besides.
     pub(crate) tools: Tools,
 }
@@ -433,8 +446,10 @@ const PROCESS_BUILT: &[&str] = &[
     "manifests",
     "master",
     "output",
+    "proc-sys",
     "record",
     "record-limit",
+    "runtime-endpoint",
 ];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
@@ -471,6 +486,8 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
         tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
     })))
 }
@@ -604,8 +621,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
-    if !run_router && !run_service_proxy {
-        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    let load_balancer = one::<bool>(m, "run-loadbalancer").then(|| LoadBalancerConfig {
+        default_class: one(m, "loadbalancer-default-class"),
+        sync_period_ms: u64::try_from(one::<Duration>(m, "loadbalancer-sync-period").as_millis()).unwrap_or(u64::MAX),
+        lease_namespace: LEASE_NAMESPACE.into(),
+        // The node's name, unless the daemon knows better.
+        identity: "".into(),
+    });
+    if !run_router && !run_service_proxy && load_balancer.is_none() {
+        return Err("nothing to do: none of --run-router, --run-service-proxy and --run-loadbalancer is on".into());
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
@@ -646,6 +670,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         service_external_ip_range: list(m, "service-external-ip-range"),
         load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        load_balancer,
         ..default
     })
 }
@@ -786,6 +811,25 @@ mod tests {
         let (_, notices) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
+    }
+
+    #[test]
+    fn the_allocator_runs_alone_and_has_its_flags() {
+        let off = "--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false \
+                   --enable-pod-egress=false";
+        assert!(errors(off)[0].1.contains("none of --run-router"), "{:?}", errors(off));
+        let (config, _) = parse("vm-001", &flags(&format!("{off} --run-loadbalancer"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(ours.default_class && ours.sync_period_ms == 60_000);
+        assert_eq!((&*ours.identity, &*ours.lease_namespace), ("vm-001", "kube-system"));
+        let more = "--run-loadbalancer --loadbalancer-default-class=false --loadbalancer-sync-period=1500ms \
+                    --loadbalancer-ip-range=10.1.0.0/24,fd00::/64";
+        let (config, _) = parse("vm-001", &flags(&format!("{off} {more}"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(!ours.default_class && ours.sync_period_ms == 1500);
+        assert_eq!(config.load_balancer_ip_range.len(), 2);
+        let (config, _) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(config.load_balancer, None);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::net::{IpAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
-use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
-use fairway_node::{Command, Ended, Node, Only, RealKernel, Signal, Start, Watch, signals};
-use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
+use fairway_backend_cri::{ContainerRuntime, Sandbox};
+use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched, Writer};
+use fairway_node::{Command, Ended, Node, Only, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
+use fairway_objects::{Delta, Kind, NodeConfig, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
@@ -21,6 +23,8 @@ use crate::operate::{self, TakeOver};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
+/// Where the kubelet tells a pod its namespace.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// One line of the log, on standard error.
 pub(crate) fn log(kind: &str, what: &dyn Display) {
@@ -96,10 +100,30 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s, tools } = daemon;
+    let Daemon {
+        mut config,
+        notices,
+        manifests,
+        master,
+        kubeconfig,
+        cache_sync_timeout,
+        drain_s,
+        proc_sys,
+        runtime_endpoint,
+        tools,
+    } = daemon;
+    if !proc_sys.join("net").is_dir() {
+        return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
+    }
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
+    }
+    if manifests.is_none() {
+        config.events = true;
+        lease(&mut config);
+    } else if config.load_balancer.take().is_some() {
+        log("note", &"--run-loadbalancer has no effect: a folder of manifests takes no addresses");
     }
     let graceful_restart = config.graceful_restart.is_some();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -107,8 +131,10 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     for notice in &notices {
         log("note", notice);
     }
+    let access = Access::new(&master, &kubeconfig);
     if tools.cleanup {
-        return operate::clean_up(&config, &tools);
+        let pods = (!runtime_endpoint.is_empty()).then(|| pods(&runtime_endpoint)).transpose().map_err(Failed::late)?;
+        return operate::clean_up(&config, pods, &tools);
     }
     // For as long as this process lives. Who only looks may do so beside a daemon.
     let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
@@ -120,18 +146,23 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         }
         None => {
             let watched = watched(&config).iter().map(|kind| Watched { kind: *kind, field_selector: None }).collect();
-            let access = Access::new(&master, &kubeconfig);
+            let access = access.clone();
             let start = watches::Start { access, watched, seed, notices: Box::new(notice) };
             let (cluster, inbox) = Cluster::start(start).map_err(|error| Failed::usage(error.to_string()))?;
             log("start", &format!("node {}, API server {}", config.node_name, cluster.server()));
             Source::Cluster(cluster, inbox)
         }
     };
+    let open = move |config: &NodeConfig| {
+        let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
+        let kernel = kernel.with_proc_sys(proc_sys.clone());
+        Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+    };
     if tools.dry_run {
         return match source {
-            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Folder(_, deltas) => operate::dry_run(config, open, deltas.into_iter(), cache_sync_timeout, &tools),
             Source::Cluster(_cluster, mut inbox) => {
-                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+                operate::dry_run(config, open, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
             }
         };
     }
@@ -142,11 +173,13 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
+        open: Box::new(open),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     };
     let node = Node::start_recorded(start, recording).map_err(Failed::late)?;
+    // Ends after the node, whose last words go through it.
+    let mut _writer = None;
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {
@@ -157,6 +190,12 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         Source::Cluster(cluster, inbox) => {
             let look = cluster.look();
             node.send(Command::Watches(Box::new(move || seen(&look(), SystemTime::now())))).map_err(Failed::late)?;
+            let input = node.inputs();
+            // A node that has ended wants no answers.
+            let tell = Box::new(move |answer| drop(input(Input::Api(answer))));
+            let writer = Writer::start(access, tell).map_err(|error| Failed::usage(error.to_string()))?;
+            node.send(Command::Writes(Box::new(writer.requests()))).map_err(Failed::late)?;
+            _writer = Some(writer);
             follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout, &mut take_over)?
         }
     };
@@ -175,6 +214,31 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         Err(Ended::Gone) if asked.is_some() => Ok(()),
         Err(ended) => Err(Failed::late(ended)),
     }
+}
+
+/// The pods of this node, of which the container runtime is asked.
+fn pods(endpoint: &str) -> Result<PodSpaces, String> {
+    let runtime = ContainerRuntime::new(endpoint).map_err(|error| format!("--runtime-endpoint: {error}"))?;
+    let runtime = Mutex::new(runtime);
+    Ok(Arc::new(move || {
+        let mut runtime = runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let sandboxes = runtime.sandboxes().map_err(|error| error.to_string())?;
+        let space = |Sandbox { addresses, namespace }| PodSpace { addresses, namespace };
+        Ok(sandboxes.into_iter().map(space).collect())
+    }))
+}
+
+/// Who we are in the election of those who give addresses, and where its Lease is.
+fn lease(config: &mut NodeConfig) {
+    let Some(ours) = &mut config.load_balancer else { return };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file = || std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE).ok().map(|text| text.trim().to_string());
+    ours.identity = variable("POD_NAME").map_or_else(|| config.node_name.clone(), Into::into);
+    match variable("POD_NAMESPACE").or_else(file).filter(|namespace| !namespace.is_empty()) {
+        Some(namespace) => ours.lease_namespace = namespace.into(),
+        None => log("note", &format!("no POD_NAMESPACE: the Lease is in namespace {}", ours.lease_namespace)),
+    }
+    log("start", &format!("allocator: Lease {}/kube-router-lballoc, as {}", ours.lease_namespace, ours.identity));
 }
 
 fn notice(change: NoticeChange) {

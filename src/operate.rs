@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use fairway_agent::Input;
 use fairway_node::{
-    Change, ChangeKind, Leftover, Node, Only, Part, Plan, RealKernel, Recording, Watched, leftovers, remove_leftovers,
-    replaced,
+    Change, ChangeKind, Leftover, Node, Only, Part, Plan, PodSpaces, RealKernel, Recording, Watched, leftovers,
+    remove_leftovers, replaced,
 };
 use fairway_objects::{Delta, NodeConfig};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn say(text: &str) {
 }
 
 /// Removes what is ours, and prints each entry.
-pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed> {
+pub(crate) fn clean_up(config: &NodeConfig, pods: Option<PodSpaces>, tools: &Tools) -> Result<(), Failed> {
     // A daemon that runs would put everything back.
     let _only = Only::claim().map_err(Failed::late)?;
     let mut removed: Vec<Value> = vec![];
@@ -40,7 +40,8 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
             say(&format!("removed {of} {what}"));
         }
     };
-    let end = fairway_node::clean_up(config, |entry| note(entry.plane.as_str(), &entry.key)).map_err(Failed::late)?;
+    let end =
+        fairway_node::clean_up(config, pods, |entry| note(entry.plane.as_str(), &entry.key)).map_err(Failed::late)?;
     let mut left: Vec<String> = vec![];
     if tools.from_kube_router {
         let each = |leftover: &Leftover, result: &Result<(), String>| match result {
@@ -78,12 +79,13 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
 /// Prints what the daemon would do with what the source says.
 pub(crate) fn dry_run(
     config: NodeConfig,
+    open: impl FnOnce(&NodeConfig) -> Result<RealKernel, String>,
     deltas: impl Iterator<Item = Delta> + Send + 'static,
     patience: Duration,
     tools: &Tools,
 ) -> Result<(), Failed> {
     let (node, parts) = (config.node_name.clone(), replaced(&config));
-    let mut kernel = RealKernel::open(&config).map_err(Failed::late)?;
+    let mut kernel = open(&config).map_err(Failed::late)?;
     let mut monitor = kernel.monitor().map_err(Failed::late)?;
     let events = monitor.as_mut().map(|monitor| monitor.read(usize::MAX)).transpose();
     let events = events.map_err(|fault| Failed::late(format!("the interfaces cannot be read: {fault:?}")))?;

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ".",
         &[
             "backends/admin",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "engine/agent",
@@ -28,9 +29,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backends/admin", &["engine/bgp", "engine/desired"]),
     ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
+    ("backends/cri", &[]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
-    ("backends/kube", &["engine/decode", "engine/objects"]),
+    ("backends/kube", &["engine/decode", "engine/objects", "engine/publish"]),
     ("backends/legacy", &["backends/netlink"]),
     ("backends/netlink", &[]),
     (
@@ -54,14 +56,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("benches", &["engine/objects"]),
     (
         "engine/agent",
-        &["engine/bfd", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"],
+        &[
+            "engine/bfd",
+            "engine/bgp",
+            "engine/compute",
+            "engine/desired",
+            "engine/objects",
+            "engine/publish",
+            "engine/reconcile",
+        ],
     ),
     ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
-    ("engine/decode", &["engine/objects"]),
+    ("engine/decode", &["engine/objects", "engine/publish"]),
     ("engine/desired", &[]),
     ("engine/objects", &[]),
+    ("engine/publish", &["engine/objects"]),
     ("engine/reconcile", &["engine/desired"]),
     ("engine/record", &["engine/agent", "engine/objects"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
@@ -87,7 +98,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim/mconnect", &[]),
     ("sim/oracle", &[]),
     ("sim/scenario", &["sim/mconnect"]),
-    ("sim/stage", &["engine/agent", "engine/bgp", "engine/desired", "engine/objects", "sim/api", "sim/scenario"]),
+    (
+        "sim/stage",
+        &["engine/agent", "engine/bgp", "engine/decode", "engine/desired", "engine/objects", "sim/api", "sim/scenario"],
+    ),
     (
         "sim/world",
         &[
@@ -123,6 +137,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "backends/admin",
             "backends/bfd",
             "backends/bgp",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "sim/apiserver",
@@ -130,7 +145,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "sim/mconnect",
         ],
     ),
-    ("tonic", &["backends/admin"]),
+    ("tonic", &["backends/admin", "backends/cri"]),
 ];
 
 /// What must not be reachable from a pure crate, however indirectly.
@@ -144,6 +159,7 @@ const PURE: &[&str] = &[
     "engine/compute",
     "engine/desired",
     "engine/objects",
+    "engine/publish",
     "engine/reconcile",
     "engine/record",
 ];

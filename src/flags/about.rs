@@ -54,6 +54,7 @@ pub(super) const OURS: &[&str] = &[
     "from-kube-router",
     "manifests",
     "output",
+    "proc-sys",
     "record",
     "record-limit",
 ];
@@ -170,13 +171,21 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Kubernetes,
         "File that says where the API server is and who we are; without it and --master the daemon is a pod",
     ),
-    ("loadbalancer-default-class", LoadBalancer, "Give addresses to services without a class as well"),
+    (
+        "loadbalancer-default-class",
+        LoadBalancer,
+        "Give addresses also to services whose class is `default` or none; otherwise only to class `kube-router`",
+    ),
     (
         "loadbalancer-ip-range",
         LoadBalancer,
         "Addresses to give to services, and with strict validation all that are accepted from others",
     ),
-    ("loadbalancer-sync-period", LoadBalancer, "How often given addresses are checked"),
+    (
+        "loadbalancer-sync-period",
+        LoadBalancer,
+        "How often all services are looked at again, and what the API server refused is tried again",
+    ),
     ("manifests", Ours, "A folder of manifests in place of a cluster; edits take effect"),
     ("masquerade-all", ServiceProxy, "Masquerade all connections to services"),
     ("master", Kubernetes, "URL of the API server; goes before that of --kubeconfig"),
@@ -214,6 +223,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("peer-router-ports", Router, "Their TCP ports, one for each or none (179)"),
     (
+        "proc-sys",
+        Ours,
+        "Folder of the kernel's parameters; a container that is not privileged has them read-only, and mounts them elsewhere",
+    ),
+    (
         "record",
         Ours,
         "Write everything that the daemon is told into this file, for `fairway replay`; without passwords",
@@ -226,7 +240,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("routes-sync-period", Router, "How often routes and neighbours are compared with what they should be"),
     ("run-firewall", Firewall, "Network policies"),
-    ("run-loadbalancer", LoadBalancer, "Give addresses to services of type LoadBalancer"),
+    (
+        "run-loadbalancer",
+        LoadBalancer,
+        "Give addresses to services of type LoadBalancer; of all daemons with this flag one does, by a Lease",
+    ),
     ("run-router", Router, "BGP and routes"),
     ("run-service-proxy", ServiceProxy, "Services, in IPVS"),
     ("runtime-endpoint", ServiceProxy, "Socket of the container runtime, for direct server return: unix:///PATH"),

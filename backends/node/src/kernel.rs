@@ -1,5 +1,7 @@
 //! All planes of the real kernel behind one value.
 
+use std::path::PathBuf;
+
 use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
@@ -74,13 +76,24 @@ impl RealKernel {
 }
 
 impl RealKernel {
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RealKernel {
+        self.route = self.route.with_proc_sys(folder);
+        self
+    }
+
     /// Opens what is there, to take away what is ours: a kernel without IPVS or nftables has nothing of ours in them.
     /// Returns as well which planes are absent.
     ///
     /// # Errors
     /// If the system gives no socket.
-    pub fn open_for_cleanup(config: &NodeConfig) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
-        let mut absent = vec![PlaneId::Pod];
+    pub fn open_for_cleanup(
+        config: &NodeConfig,
+        pods: Option<PodSpaces>,
+    ) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
+        let mut absent = vec![];
+        absent.extend(pods.is_none().then_some(PlaneId::Pod));
         let ipvs = match IpvsBackend::new() {
             Ok(ipvs) => Some(ipvs.with_excluded(config.excluded_cidrs.clone())),
             Err(fairway_backend_ipvs::OpenError::Unsupported) => None,
@@ -93,7 +106,7 @@ impl RealKernel {
         };
         absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
         absent.extend(filter.is_none().then_some(PlaneId::Filter));
-        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: None }, absent))
+        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: pods.map(PodBackend::new) }, absent))
     }
 
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
@@ -154,7 +167,11 @@ impl Backend<Pod> for RealKernel {
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
         self.pods
             .as_mut()
-            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .ok_or_else(|| {
+                Fault::Unsupported(
+                    "direct server return: no container runtime that knows the pods (--runtime-endpoint)".into(),
+                )
+            })?
             .apply(ops)
     }
 }

@@ -62,7 +62,7 @@ fn a_cleanup_takes_away_what_is_ours_and_only_once() {
     site.node.run("ipvsadm -A -t 172.16.0.1:80 -s rr", "").expect("somebody else's, by --excluded-cidrs");
     let mut config = config();
     config.excluded_cidrs = vec![site::net("172.16.0.0/12")];
-    let clean = |removed: &mut usize| site.node.within(|| clean_up(&config, |_| *removed += 1)).expect("sockets");
+    let clean = |removed: &mut usize| site.node.within(|| clean_up(&config, None, |_| *removed += 1)).expect("sockets");
     let mut removed = 0;
     let end = clean(&mut removed);
     assert!(end.is_clean() && removed > 20, "{removed} {end:?}");

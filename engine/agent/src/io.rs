@@ -9,6 +9,7 @@ use fairway_desired::{
     Addr, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::{Delta, NoticeChange, RouterConfig};
+use fairway_publish as publish;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Input {
     /// Something about BFD's packets. The deadline of a detection time counts when the agent is told of it
     /// ([`Input::Tick`]), so a driver that comes late hands in packets that wait before that.
     Bfd(bfd::Input),
+    /// The answer to [`Output::Api`].
+    Api(publish::Answer),
     /// The configuration of a router changed, while it runs. A node takes no notice of it.
     Router(Box<RouterConfig>),
     /// The deadline passed, or the agent was just made.
@@ -50,6 +53,8 @@ pub enum Output {
     Bgp(bgp::Output),
     /// About BFD's packets, or for the log.
     Bfd(bfd::Output),
+    /// Ask the API server, or write to it; wants an answer.
+    Api(publish::Request),
     /// A notice begins or ceases to stand.
     Notice(NoticeChange),
 }

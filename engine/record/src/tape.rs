@@ -79,6 +79,11 @@ impl Taped {
         self.agent.handle(now, input);
     }
 
+    /// As [`Agent::arrived`]. Nothing depends on it, so it is not recorded.
+    pub fn arrived(&mut self, at: Time) {
+        self.agent.arrived(at);
+    }
+
     /// As [`Agent::poll`].
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.agent.poll();
