@@ -15,6 +15,7 @@ mod replay;
 mod run;
 mod schema;
 mod status;
+mod verbose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
 use crate::operate::{self, TakeOver};
+use crate::verbose::{self, Logged};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -108,6 +109,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         kubeconfig,
         cache_sync_timeout,
         drain_s,
+        verbosity,
         proc_sys,
         runtime_endpoint,
         tools,
@@ -125,6 +127,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     } else if config.load_balancer.take().is_some() {
         log("note", &"--run-loadbalancer has no effect: a folder of manifests takes no addresses");
     }
+    verbose::set(verbosity);
     let graceful_restart = config.graceful_restart.is_some();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let signals = signals().map_err(|error| Failed::late(format!("signals: {error}")))?;
@@ -173,7 +176,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(open),
+        open: Box::new(move |config| open(config).map(Logged)),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     };
@@ -183,6 +186,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {
+                verbose::object(&delta);
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
             follow_folder(&node, &mut manifests, &signals, &mut take_over)?
@@ -320,6 +324,7 @@ fn follow_folder(
                     log("note", trouble);
                 }
                 for delta in changes.deltas {
+                    verbose::object(&delta);
                     node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
                 }
             }
@@ -350,6 +355,7 @@ fn follow_cluster(
         // Ends when the cluster is dropped, or the node has ended.
         scope.spawn(move || {
             while let Some(delta) = inbox.recv() {
+                verbose::object(&delta);
                 if node.send(Command::Input(Input::Delta(delta))).is_err() {
                     return;
                 }

@@ -3,6 +3,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use ipnet::IpNet;
 
@@ -257,6 +258,18 @@ pub struct NodeConfig {
     pub health: Option<SocketAddr>,
     /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
     pub metrics: Option<(SocketAddr, String)>,
+    /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
+    pub pprof: bool,
+    /// `--nodeport-bindon-all-ip`: node ports on every address of the node.
+    pub node_port_on_all: bool,
+    /// `--service-node-port-range`, if it was given: others are worth a notice.
+    pub node_port_range: Option<(u16, u16)>,
+    /// `--service-tcp-timeout`, `--service-tcpfin-timeout` and `--service-udp-timeout` in seconds; 0: as it is.
+    pub ipvs_timeouts_s: [u64; 3],
+    /// `--ipvs-sync-period`: the planes of the proxy are looked at at least so often.
+    pub ipvs_sync: Duration,
+    /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
+    pub routes_sync: Duration,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -309,6 +322,12 @@ impl NodeConfig {
             admin: vec![],
             health: None,
             metrics: None,
+            pprof: false,
+            node_port_on_all: false,
+            node_port_range: None,
+            ipvs_timeouts_s: [0; 3],
+            ipvs_sync: Duration::from_secs(300),
+            routes_sync: Duration::from_secs(60),
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,
