@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backends/node",
             "engine/agent",
             "engine/decode",
+            "engine/desired",
             "engine/objects",
             "engine/record",
             "sim/api",

@@ -1,43 +1,25 @@
 //! The operator's tools of the daemon as their user runs them, in namespaces of their own.
 
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+mod play;
 
-struct Folder(PathBuf);
+use std::process::{Command, Stdio};
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
-}
+use play::missing;
 
 fn works(program: &str, args: &[&str]) -> bool {
     let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
 
-/// Runs a script in network, mount and process namespaces. Its first argument is the program, its second an empty folder.
+/// Runs a script as [`play::play`] does, and returns what it said.
 fn play(name: &str, script: &str) -> Option<String> {
-    if !works("unshare", &["-rnm", "true"]) {
-        println!("skipped: no namespaces here");
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
         return None;
     }
-    let folder = Folder(std::env::temp_dir().join(format!("fairway-operate-{name}-{}", std::process::id())));
-    let _none = std::fs::remove_dir_all(&folder.0);
-    std::fs::create_dir(&folder.0).expect("a folder");
-    let namespaces = ["-rnm", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let Output { status, stdout, stderr } = Command::new("unshare")
-        .args(namespaces)
-        .args(["timeout", "60", "bash", "-euo", "pipefail", "-c", &format!("{HEAD}{script}"), "script"])
-        .arg(env!("CARGO_BIN_EXE_fairway"))
-        .arg(&folder.0)
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare is there");
-    let text = String::from_utf8_lossy(&stdout).into_owned();
-    println!("{text}{}", String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{status:?}");
-    Some(text)
+    let output = play::play(name, &format!("{HEAD}{script}"));
+    assert!(output.status.success(), "{:?}", output.status);
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A part of what a script said.
