@@ -35,6 +35,7 @@ pub use route::{
 
 /// Address family, as in the kernel's `AF_INET` and `AF_INET6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Family {
     /// IPv4
     V4,
@@ -54,6 +55,7 @@ impl Family {
 
 /// Transport protocol, ordered by IANA number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP, 6
     Tcp,

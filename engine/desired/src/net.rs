@@ -6,6 +6,7 @@ use crate::{Plane, PlaneId};
 
 /// Kernel parameters. Key: path below `/proc/sys` with slashes (`net/ipv4/vs/conntrack`). Value: the number written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sysctl;
 
 impl Plane for Sysctl {
@@ -20,6 +21,7 @@ impl Plane for Sysctl {
 /// Ours are the interfaces that kube-router names: `kube-dummy-if`, and `kube-bridge` of the pods, which is adopted if it
 /// is there and never replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link;
 
 impl Plane for Link {
@@ -30,6 +32,7 @@ impl Plane for Link {
 
 /// What an interface is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkValue {
     /// Its type.
     pub kind: LinkKind,
@@ -41,6 +44,7 @@ pub struct LinkValue {
 
 /// `IFLA_INFO_KIND`
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum LinkKind {
     /// `dummy`: carries addresses, swallows packets.
     Dummy,
@@ -50,6 +54,7 @@ pub enum LinkKind {
 
 /// Addresses on our interfaces. Ours are all on `kube-dummy-if` except `fe80::/10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Addr;
 
 impl Plane for Addr {
@@ -60,6 +65,7 @@ impl Plane for Addr {
 
 /// An address on an interface. The address comes first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrKey {
     /// Address and prefix length, host bits kept.
     pub address: IpNet,
@@ -69,4 +75,5 @@ pub struct AddrKey {
 
 /// An address has nothing that we set but its existence (scope link, as kube-router does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrValue;
