@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, Pod, Route, Rule, Sysctl, Table};
+use fairway_desired::{
+    Addr, Backend, Fault, File, Filter, Ipvs, Link, Op, Outcome, Plane, Pod, Route, Rule, Sysctl, Table,
+};
 use fairway_node::{Monitor, Watched};
 use fairway_objects::Delta;
 
@@ -78,7 +80,7 @@ macro_rules! logged {
     };
 }
 
-logged!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
+logged!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs, File);
 
 fn request<P: Plane>(what: &str, said: Result<String, &Fault>, begin: Instant) {
     let took = begin.elapsed();

@@ -18,7 +18,8 @@ impl Plane for Sysctl {
 
 /// Network interfaces that we make. Key: interface name.
 ///
-/// Ours are the interfaces that kube-router names: `kube-dummy-if`.
+/// Ours are the interfaces that kube-router names: `kube-dummy-if`, and `kube-bridge` of the pods, which is adopted if it
+/// is there and never replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link;
@@ -37,6 +38,8 @@ pub struct LinkValue {
     pub kind: LinkKind,
     /// `IFF_UP`
     pub up: bool,
+    /// Largest packet, octets. `None`: the kernel's choice, or somebody else's.
+    pub mtu: Option<u32>,
 }
 
 /// `IFLA_INFO_KIND`

@@ -39,13 +39,15 @@ pub enum PlaneId {
     Pod,
     /// [`crate::Ipvs`]
     Ipvs,
+    /// [`crate::File`]
+    File,
     /// [`crate::Bgp`]
     Bgp,
 }
 
 impl PlaneId {
     /// Every plane in rank order.
-    pub const ALL: [PlaneId; 9] = [
+    pub const ALL: [PlaneId; 10] = [
         PlaneId::Sysctl,
         PlaneId::Link,
         PlaneId::Addr,
@@ -54,6 +56,7 @@ impl PlaneId {
         PlaneId::Route,
         PlaneId::Pod,
         PlaneId::Ipvs,
+        PlaneId::File,
         PlaneId::Bgp,
     ];
 
@@ -68,6 +71,7 @@ impl PlaneId {
             PlaneId::Route => "route",
             PlaneId::Pod => "pod",
             PlaneId::Ipvs => "ipvs",
+            PlaneId::File => "file",
             PlaneId::Bgp => "bgp",
         }
     }
