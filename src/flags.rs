@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -86,7 +87,7 @@ const FLAGS: &[Flag] = &[
     ("advertise-external-ip", Syntax::Bool, "false", Works),
     ("advertise-loadbalancer-ip", Syntax::Bool, "false", Works),
     ("advertise-pod-cidr", Syntax::Bool, "true", Works),
-    ("auto-mtu", Syntax::Bool, "true", Process),
+    ("auto-mtu", Syntax::Bool, "true", Works),
     ("bfd-desired-min-tx-interval", Syntax::Number(1, 4_294_967), "1000", Works),
     ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Works),
     ("bfd-port", Syntax::Number(1, 65535), "3784", Works),
@@ -110,12 +111,12 @@ const FLAGS: &[Flag] = &[
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
     ("dry-run", Syntax::Bool, "false", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
-    ("enable-cni", Syntax::Bool, "true", Process),
+    ("enable-cni", Syntax::Bool, "true", Works),
     ("enable-ibgp", Syntax::Bool, "true", Works),
     ("enable-ipv4", Syntax::Bool, "true", Works),
     ("enable-ipv6", Syntax::Bool, "false", Works),
     ("enable-overlay", Syntax::Bool, "true", Only("false")),
-    ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
+    ("enable-pod-egress", Syntax::Bool, "true", Works),
     ("enable-pprof", Syntax::Bool, "false", Works),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
     ("from-kube-router", Syntax::Bool, "false", Process),
@@ -458,6 +459,19 @@ const PROCESS_BUILT: &[&str] = &[
     "v",
 ];
 
+/// Where the CNI configuration is, as kube-router is told.
+const CNI_FILE: &str = "KUBE_ROUTER_CNI_CONF_FILE";
+
+fn cni_file(environment: &[(String, String)]) -> Result<Arc<str>, Vec<FlagError>> {
+    let given = environment.iter().find(|(name, value)| name == CNI_FILE && !value.is_empty());
+    let path = given.map_or("/etc/cni/net.d/10-kuberouter.conf", |(_, path)| path);
+    if path.starts_with('/') && !path.ends_with('/') {
+        return Ok(path.into());
+    }
+    let message = format!("environment variable {CNI_FILE}: `{path}` is not the absolute path of a file");
+    Err(vec![FlagError { index: None, message }])
+}
+
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
 ///
@@ -483,7 +497,9 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         }
     }
     let manifests: String = one(&matches, "manifests");
-    let config = NodeConfig { node_name: one::<String>(&matches, "hostname-override").into(), ..config };
+    let cni_file = cni_file(environment)?;
+    let node_name = one::<String>(&matches, "hostname-override").into();
+    let config = NodeConfig { node_name, cni_file: Some(cni_file), ..config };
     Ok(Asked::Run(Box::new(Daemon {
         config,
         notices,
@@ -674,6 +690,10 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         ipvs_timeouts_s: timeouts(m)?,
         ipvs_sync: one(m, "ipvs-sync-period"),
         routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
+        overlay: None,
+        enable_cni: one(m, "enable-cni"),
+        auto_mtu: one(m, "auto-mtu"),
+        enable_pod_egress: one(m, "enable-pod-egress"),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -834,9 +854,9 @@ mod tests {
     #[test]
     fn a_feature_that_is_not_built_is_refused_and_a_default_that_differs_is_said() {
         assert!(errors("--enable-overlay")[0].1.contains("not built yet"));
-        let (_, notices) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        let (_, notices) = parse("vm-001", &flags("--enable-overlay=false")).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
-        assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
+        assert_eq!(notices[0].subject, Subject::Flag("run-firewall".into()));
     }
 
     #[test]
@@ -876,17 +896,43 @@ mod tests {
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
         let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
-             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --auto-mtu=false",
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --enable-pprof",
         );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --auto-mtu"]);
+        assert_eq!(about, Vec::<String>::new());
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
         assert_eq!(error("--peer-router=10.0.0.1"), "--peer-router is called --peer-router-ips today");
+    }
+
+    #[test]
+    fn pods_are_configured_as_for_kube_router() {
+        let pods = |text: &str| {
+            let config = run(text).config;
+            (config.enable_cni, config.auto_mtu, config.enable_pod_egress)
+        };
+        assert_eq!(pods(""), (true, true, true));
+        assert_eq!(pods("--enable-cni=false --auto-mtu=false --enable-pod-egress=false"), (false, false, false));
+        let file = |value: Option<&str>| {
+            let environment: Vec<_> =
+                value.map(|value| (CNI_FILE.to_string(), value.to_string())).into_iter().collect();
+            match daemon(&[], &environment) {
+                Ok(Asked::Run(daemon)) => Ok(daemon.config.cni_file.expect("a daemon has one").to_string()),
+                Ok(other) => panic!("{other:?}"),
+                Err(errors) => Err(errors[0].message.clone()),
+            }
+        };
+        assert_eq!(file(None), Ok("/etc/cni/net.d/10-kuberouter.conf".into()));
+        assert_eq!(file(Some("")), file(None));
+        assert_eq!(file(Some("/run/x.conflist")), Ok("/run/x.conflist".into()));
+        for wrong in ["x.conf", "/run/"] {
+            let said = format!("environment variable {CNI_FILE}: `{wrong}` is not the absolute path of a file");
+            assert_eq!(file(Some(wrong)), Err(said));
+        }
     }
 
     #[test]

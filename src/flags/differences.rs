@@ -9,6 +9,7 @@ use super::{Effect, FLAGS, PROCESS_BUILT};
 
 /// Where a flag of the same name does not do quite the same.
 const OTHERWISE: &[(&str, &str)] = &[
+    ("auto-mtu", "follows the interface as it changes; without it the MTU of the bridge and the file is nobody's here"),
     ("bfd-desired-min-tx-interval", "the range is checked always, not only with a neighbour"),
     ("bfd-detection-multiplier", "the range is checked always, not only with a neighbour"),
     ("bfd-port", "the range is checked always, not only with a neighbour"),
@@ -18,13 +19,22 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bgp-holdtime", "whole seconds only"),
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
     ("disable-source-dest-check", "accepted, without effect: the daemon does not talk to AWS"),
-    ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
     ("enable-pprof", "at localhost only; a CPU profile, no heap"),
     (
         "injected-routes-sync-period",
         "an upper bound: the kernel is looked at once a minute anyway, and tells of changes",
     ),
     ("ipvs-sync-period", "an upper bound: the kernel is looked at once a minute anyway"),
+    (
+        "enable-cni",
+        "without the file kube-router's own is written if the folder has no other configuration, where kube-router ends; \
+         CIDRs that are not the node's any more are removed; without this flag no kube-bridge is made",
+    ),
+    ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    (
+        "enable-pod-egress",
+        "follows new and removed nodes at once; no ACCEPT rules in FORWARD of iptables, whose policy must accept pods",
+    ),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
     (
         "loadbalancer-ip-range",

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::time::Instant;
 
 use fairway_backend_route::Monitor;
-use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, Pod, Route, Rule, Sysctl, Table};
+use fairway_desired::{
+    Addr, Backend, Fault, File, Filter, Ipvs, Link, Op, Outcome, Plane, Pod, Route, Rule, Sysctl, Table,
+};
 
 use crate::kernel::Watched;
 
@@ -52,7 +54,7 @@ macro_rules! logged {
     };
 }
 
-logged!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
+logged!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs, File);
 
 fn request<P: Plane>(tell: fn(&dyn Display), what: &str, said: Result<String, &Fault>, begin: Instant) {
     let took = begin.elapsed();

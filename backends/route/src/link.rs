@@ -7,9 +7,9 @@ use fairway_desired::{Fault, Link, LinkKind, LinkValue, Op, Outcome, Table};
 use fairway_netlink::{Message, Socket, flags};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{LinkBridge, LinkDummy, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec};
 
-use crate::backend::{DUMMY, Known, carry_out, fault};
+use crate::backend::{BRIDGE, DUMMY, Known, carry_out, fault};
 use crate::wire::errno::EINVAL;
 use crate::wire::{kind, message, not_deleted, refused};
 
@@ -30,6 +30,8 @@ pub(crate) struct Found {
     pub(crate) up: bool,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub(crate) kind: Option<InfoKind>,
+    /// `IFLA_MTU`
+    pub(crate) mtu: u32,
 }
 
 impl Links {
@@ -93,9 +95,11 @@ pub(crate) fn read(socket: &mut Socket, links: &mut Links) -> Result<BTreeMap<Ar
 fn decode(message: &LinkMessage) -> Option<(Arc<str>, Found)> {
     let mut name = None;
     let mut kind = None;
+    let mut mtu = 0;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(Arc::from(text.as_str())),
+            LinkAttribute::Mtu(octets) => mtu = *octets,
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -106,28 +110,45 @@ fn decode(message: &LinkMessage) -> Option<(Arc<str>, Found)> {
         }
     }
     let up = message.header.flags.contains(LinkFlags::Up);
-    Some((name?, Found { index: message.header.index, up, kind }))
+    Some((name?, Found { index: message.header.index, up, kind, mtu }))
 }
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Link>, Fault> {
     let all = read(socket, &mut known.links)?;
-    let ours = all.get(DUMMY).map(|link| {
-        let kind = if link.kind == Some(InfoKind::Bridge) { LinkKind::Bridge } else { LinkKind::Dummy };
-        (Arc::from(DUMMY), LinkValue { kind, up: link.up })
+    let value = |name: &str, link: &Found, kind| LinkValue {
+        kind,
+        up: link.up,
+        // Nobody but the kernel has chosen what we did not ask for.
+        mtu: known.mtus.contains(name).then_some(link.mtu),
+    };
+    let ours = all.iter().filter_map(|(name, link)| match (&**name, &link.kind) {
+        (DUMMY | BRIDGE, Some(InfoKind::Bridge)) => Some((name.clone(), value(name, link, LinkKind::Bridge))),
+        (DUMMY, _) => Some((name.clone(), value(name, link, LinkKind::Dummy))),
+        _ => None,
     });
-    Ok(ours.into_iter().collect())
+    Ok(ours.collect())
 }
 
 /// A request that makes an interface.
 pub(crate) fn create(name: &str, value: &LinkValue) -> Message {
-    let up = value.up;
     let body = match value.kind {
-        LinkKind::Dummy if up => LinkDummy::new(name).up().build(),
-        LinkKind::Dummy => LinkDummy::new(name).down().build(),
-        LinkKind::Bridge if up => LinkBridge::new(name).up().build(),
-        LinkKind::Bridge => LinkBridge::new(name).down().build(),
+        LinkKind::Dummy => filled(LinkDummy::new(name), value),
+        LinkKind::Bridge => filled(LinkBridge::new(name), value),
     };
     message(kind::NEW_LINK, flags::CREATE | flags::EXCL, &body)
+}
+
+fn filled<T>(body: LinkMessageBuilder<T>, value: &LinkValue) -> LinkMessage {
+    let body = if value.up { body.up() } else { body.down() };
+    match value.mtu {
+        Some(mtu) => body.mtu(mtu).build(),
+        None => body.build(),
+    }
+}
+
+/// A request that sets the MTU of an interface.
+fn set_mtu(index: u32, mtu: u32) -> Message {
+    message(kind::NEW_LINK, 0, &LinkUnspec::new_with_index(index).mtu(mtu).build())
 }
 
 /// A request that sets an interface up or down.
@@ -141,7 +162,7 @@ pub(crate) fn delete(index: u32) -> Message {
     message(kind::DEL_LINK, 0, &LinkUnspec::new_with_index(index).build())
 }
 
-/// One by one: there is one interface of ours.
+/// One by one: there are two interfaces of ours.
 pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Link>]) -> Result<Vec<Outcome>, Fault> {
     ops.iter().map(|op| apply_one(socket, known, op)).collect()
 }
@@ -149,7 +170,8 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Link>]) ->
 fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Outcome, Fault> {
     let name = op.key();
     let found = read(socket, &mut known.links)?.remove(name);
-    if found.is_some() && **name != *DUMMY {
+    let bridge = **name == *BRIDGE;
+    if found.is_some() && **name != *DUMMY && !bridge {
         return Ok(Outcome::Foreign);
     }
     let requests = match (op, found) {
@@ -160,18 +182,28 @@ fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Ou
                 LinkKind::Dummy => InfoKind::Dummy,
                 LinkKind::Bridge => InfoKind::Bridge,
             };
-            match there {
-                _ if there.kind != Some(kind) => vec![delete(there.index), create(name, value)],
-                _ if there.up != value.up => vec![set_up(there.index, value.up)],
-                _ => vec![],
+            match there.kind == Some(kind) {
+                false if bridge => return Ok(Outcome::Foreign),
+                false => vec![delete(there.index), create(name, value)],
+                true => {
+                    let mtu = value.mtu.filter(|mtu| *mtu != there.mtu).map(|mtu| set_mtu(there.index, mtu));
+                    let up = (there.up != value.up).then(|| set_up(there.index, value.up));
+                    mtu.into_iter().chain(up).collect()
+                }
             }
         }
         (Op::Del(_), None) => return Ok(Outcome::Gone),
+        (Op::Del(_), Some(_)) if bridge => return Ok(Outcome::Foreign),
         (Op::Del(_), Some(there)) => vec![delete(there.index)],
     };
     let results = carry_out(socket, requests)?;
     known.links.forget(name);
-    Ok(match (op, results.into_iter().find_map(Result::err)) {
+    let refusal = results.into_iter().find_map(Result::err);
+    match op {
+        Op::Put(_, LinkValue { mtu: Some(_), .. }) if refusal.is_none() => known.mtus.insert(name.clone()),
+        _ => known.mtus.remove(name),
+    };
+    Ok(match (op, refusal) {
         (_, None) => Outcome::Done,
         (Op::Put(..), Some(errno)) => refused(errno),
         (Op::Del(_), Some(errno)) => not_deleted(errno),

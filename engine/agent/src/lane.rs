@@ -3,7 +3,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId};
+use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, file_errno};
 use fairway_objects::{Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
 
@@ -111,7 +111,7 @@ where
     pub(crate) fn notices(&mut self, changes: &mut Vec<NoticeChange>) {
         while let Some((key, outcome)) = self.reconciler.poll_parked() {
             let wanted = self.reconciler.tracker().desired().contains_key(&key);
-            let notice = outcome.and_then(|outcome| reason(outcome, wanted)).map(|reason| Notice {
+            let notice = outcome.and_then(|outcome| reason(P::ID, outcome, wanted)).map(|reason| Notice {
                 subject: Subject::Kernel(format!("{} {}", P::ID.as_str(), key.text())),
                 field: String::new(),
                 reason,
@@ -146,11 +146,36 @@ fn change(before: Option<Notice>, after: Option<Notice>, changes: &mut Vec<Notic
     }
 }
 
-fn reason(outcome: Outcome, wanted: bool) -> Option<String> {
+fn reason(plane: PlaneId, outcome: Outcome, wanted: bool) -> Option<String> {
+    let known = match (plane, outcome) {
+        (PlaneId::File, Outcome::Refused(errno)) => file_reason(errno),
+        // ENOENT
+        (PlaneId::Sysctl, Outcome::Refused(2)) => Some("there is no such parameter; a module may be missing"),
+        _ => None,
+    };
+    if let Some(known) = known {
+        return Some(known.to_string());
+    }
     match (outcome, wanted) {
         (Outcome::Refused(errno), true) => Some(format!("refused: errno {errno}")),
         (Outcome::Refused(errno), false) => Some(format!("removal refused: errno {errno}")),
         (Outcome::Foreign, _) => Some("not ours, left alone".to_string()),
         (Outcome::Done | Outcome::Gone | Outcome::Busy, _) => None,
     }
+}
+
+/// What an operator can do about a CNI configuration.
+fn file_reason(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        file_errno::NO_FOLDER => "its folder does not exist",
+        file_errno::OTHERS => {
+            "it is not there, and its folder has other CNI configurations, which it would push aside; it is not made"
+        }
+        file_errno::MOUNT => "it is a mount of its own and cannot be replaced; mount its folder",
+        file_errno::NO_BRIDGE => "there is no plugin of type bridge in it; pod CIDRs and MTU are not written",
+        file_errno::READ_ONLY => "its file system is read-only",
+        file_errno::NOT_CNI => "it is no CNI configuration in JSON; it is left as it is",
+        file_errno::OTHER_IPAM => "its ipam is not host-local; pod CIDRs and MTU are not written",
+        _ => return None,
+    })
 }

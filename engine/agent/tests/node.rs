@@ -517,6 +517,7 @@ fn eth1(up: bool) -> Input {
     let interface = Interface {
         up,
         carrier: up,
+        mtu: 1500,
         addresses: vec![ip("192.168.1.1")],
         on_link: vec!["192.168.1.0/24".parse().unwrap()],
     };

@@ -12,10 +12,12 @@ extern crate alloc;
 
 mod compute;
 mod dsr;
+mod egress;
 mod global;
 mod health;
 mod ledger;
 mod links;
+mod pods;
 mod router;
 mod scratch;
 mod service;
@@ -24,4 +26,5 @@ mod unit;
 
 pub use compute::{Changes, Compute, Desired, Ops, Owned, watched};
 pub use health::HealthCheck;
+pub use pods::{BRIDGE, overlay_overhead};
 pub use scratch::from_scratch;

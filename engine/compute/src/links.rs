@@ -87,6 +87,17 @@ impl Links {
         !own && !link_local && known.values().any(near)
     }
 
+    /// Largest packet of the interface that has this address. Outer `None`: nobody tells of interfaces, or not of this;
+    /// inner: none has it.
+    pub(crate) fn mtu(&self, address: IpAddr) -> Option<Option<u32>> {
+        let known = self.known.as_ref()?;
+        let holder = known.values().find(|interface| interface.addresses.binary_search(&address).is_ok());
+        match holder {
+            Some(interface) if interface.mtu == 0 => None,
+            holder => Some(holder.map(|interface| interface.mtu)),
+        }
+    }
+
     /// The prefixes on links, and whether the link works; what a link that was set down had counts too.
     pub(crate) fn on_link(&self) -> Vec<(IpNet, bool)> {
         let known = self.known.iter().flatten();

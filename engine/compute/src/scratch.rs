@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::compute::Desired;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{global, router, service};
+use crate::{egress, global, pods, router, service};
 
 /// Desired state and notices of the units, from nothing but the objects, learned routes and interfaces that exist.
 ///
@@ -30,7 +30,7 @@ pub fn from_scratch(
     for object in objects {
         match object {
             Object::Node(o) => {
-                state.nodes.insert(o.name.clone(), o);
+                state.set_node(&o.name.clone(), Some(o));
             }
             Object::Service(o) => {
                 state.services.insert(o.name.clone(), o);
@@ -49,9 +49,13 @@ pub fn from_scratch(
     let mut units: BTreeMap<Unit, Claims> = BTreeMap::new();
     let mut claims = global::render(&state);
     router::render(&state, &mut claims);
+    egress::render(&state, &mut claims);
     units.insert(Unit::Global, claims);
+    units.insert(Unit::Pods, pods::render(&state));
     for node in state.nodes.values() {
-        units.insert(Unit::Node(node.name.clone()), router::render_node(&state, node));
+        let mut claims = router::render_node(&state, node);
+        egress::render_node(&state, node, &mut claims);
+        units.insert(Unit::Node(node.name.clone()), claims);
     }
     for (prefix, next_hops) in &state.learned {
         units.insert(Unit::Learned(*prefix), router::render_learned(&state, *prefix, next_hops));
@@ -83,6 +87,7 @@ pub fn from_scratch(
         lowest_wins(&mut desired.pod, claims.pod);
         lowest_wins(&mut desired.route, claims.route);
         lowest_wins(&mut desired.ipvs, claims.ipvs);
+        lowest_wins(&mut desired.file, claims.file);
         lowest_wins(&mut desired.bgp, claims.bgp);
         notices.extend(claims.notices);
     }

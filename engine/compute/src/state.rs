@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<ObjectName, Arc<Node>>,
     /// Before that a missing node says nothing.
     pub(crate) nodes_listed: bool,
+    /// Pod CIDRs and the nodes that have them.
+    pod_cidrs: BTreeMap<IpNet, BTreeSet<ObjectName>>,
     pub(crate) services: BTreeMap<ObjectName, Arc<Service>>,
     pub(crate) slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// Service to its slices.
@@ -36,6 +38,7 @@ impl State {
             config,
             nodes: BTreeMap::new(),
             nodes_listed: false,
+            pod_cidrs: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
@@ -56,6 +59,54 @@ impl State {
         let old = old.unwrap_or_default();
         self.hops.changed(&self.links, prefix, &old, &next_hops);
         old != next_hops
+    }
+
+    /// A node is like this now, or gone. Returns what it was, and those nodes whose pod CIDRs lie inside one of its old
+    /// or new ones.
+    pub(crate) fn set_node(
+        &mut self,
+        name: &ObjectName,
+        node: Option<Arc<Node>>,
+    ) -> (Option<Arc<Node>>, BTreeSet<ObjectName>) {
+        let cidrs = |node: &Option<Arc<Node>>| -> BTreeSet<IpNet> {
+            node.iter().flat_map(|node| &node.pod_cidrs).map(IpNet::trunc).collect()
+        };
+        let new = cidrs(&node);
+        let old = match node {
+            Some(node) => self.nodes.insert(name.clone(), node),
+            None => self.nodes.remove(name),
+        };
+        let before = cidrs(&old);
+        for net in before.difference(&new) {
+            if let Some(names) = self.pod_cidrs.get_mut(net) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.pod_cidrs.remove(net);
+                }
+            }
+        }
+        for net in new.difference(&before) {
+            self.pod_cidrs.entry(*net).or_default().insert(name.clone());
+        }
+        let mut inside = BTreeSet::new();
+        for net in new.symmetric_difference(&before) {
+            // What lies inside a prefix comes after it, up to its last address.
+            let last = IpNet::from(net.broadcast());
+            inside.extend(self.pod_cidrs.range(*net..=last).flat_map(|(_, names)| names.iter().cloned()));
+        }
+        (old, inside)
+    }
+
+    /// Whether a prefix lies inside a pod CIDR, other than itself, of any node.
+    pub(crate) fn is_inside_another(&self, net: IpNet) -> bool {
+        let mut next = net.supernet();
+        while let Some(around) = next {
+            if self.pod_cidrs.contains_key(&around) {
+                return true;
+            }
+            next = around.supernet();
+        }
+        false
     }
 
     /// The node this daemon runs on.

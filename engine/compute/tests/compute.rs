@@ -768,6 +768,7 @@ fn apply_all(desired: &mut Desired, ops: Ops) -> Result<(), TestCaseError> {
     apply(&mut desired.pod, ops.pod)?;
     apply(&mut desired.route, ops.route)?;
     apply(&mut desired.ipvs, ops.ipvs)?;
+    apply(&mut desired.file, ops.file)?;
     apply(&mut desired.bgp, ops.bgp)
 }
 

@@ -17,7 +17,8 @@ impl Plane for Sysctl {
 
 /// Network interfaces that we make. Key: interface name.
 ///
-/// Ours are the interfaces that kube-router names: `kube-dummy-if`.
+/// Ours are the interfaces that kube-router names: `kube-dummy-if`, and `kube-bridge` of the pods, which is adopted if it
+/// is there and never replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link;
 
@@ -34,6 +35,8 @@ pub struct LinkValue {
     pub kind: LinkKind,
     /// `IFF_UP`
     pub up: bool,
+    /// Largest packet, octets. `None`: the kernel's choice, or somebody else's.
+    pub mtu: Option<u32>,
 }
 
 /// `IFLA_INFO_KIND`

@@ -191,6 +191,15 @@ pub enum Role {
     Router(RouterConfig),
 }
 
+/// Tunnels between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// `--overlay-type=full`: to all other nodes, not only to those of other subnets.
+    pub full: bool,
+    /// `--overlay-encap=fou`: through UDP, to this port (`--overlay-encap-port`). `None`: IP in IP.
+    pub port: Option<u16>,
+}
+
 /// The daemon's configuration, one field per kube-router flag. Defaults are kube-router's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -240,6 +249,8 @@ pub struct NodeConfig {
     pub multipath_relax: bool,
     /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
     pub route_metric: u32,
+    /// `--enable-overlay` and its companions; `None`: no tunnels.
+    pub overlay: Option<Overlay>,
     /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
     pub admin: Vec<SocketAddr>,
     /// `--health-addr` and `--health-port`: where the kubelet's probes are answered; `None`: nowhere.
@@ -258,6 +269,14 @@ pub struct NodeConfig {
     pub ipvs_sync: Duration,
     /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
     pub routes_sync: Duration,
+    /// `--enable-cni`: the bridge of pods and the CNI configuration are kept.
+    pub enable_cni: bool,
+    /// The CNI configuration (`KUBE_ROUTER_CNI_CONF_FILE`), an absolute path; `None`: there is none to keep.
+    pub cni_file: Option<Arc<str>>,
+    /// `--auto-mtu`: pods get the MTU of the node's interface, less what the overlay needs.
+    pub auto_mtu: bool,
+    /// `--enable-pod-egress`: what pods send out of the cluster is masqueraded.
+    pub enable_pod_egress: bool,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -307,6 +326,7 @@ impl NodeConfig {
             import_default_route: false,
             multipath_relax: true,
             route_metric: 0,
+            overlay: Some(Overlay::default()),
             admin: vec![],
             health: None,
             metrics: None,
@@ -316,6 +336,10 @@ impl NodeConfig {
             ipvs_timeouts_s: [0; 3],
             ipvs_sync: Duration::from_secs(300),
             routes_sync: Duration::from_secs(60),
+            enable_cni: true,
+            cni_file: None,
+            auto_mtu: true,
+            enable_pod_egress: true,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -1,14 +1,12 @@
 //! The kernel as a [`Backend`] of every plane.
 
-use std::sync::Arc;
-
 use fairway_desired::{
-    Addr, AddrKey, AddrValue, Backend, Fault, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue, Op, Outcome,
+    Addr, AddrKey, AddrValue, Backend, Fault, File, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue, Op, Outcome,
     PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule, RuleKey, Sysctl, Table,
 };
 use ipnet::IpNet;
 
-use crate::kernel::{DUMMY, EINVAL, ENODEV, Injected, Kernel, Wire};
+use crate::kernel::{BRIDGE, DUMMY, EINVAL, ENODEV, Injected, Kernel, MTUS, Wire};
 
 /// Priorities of our policy routing rules.
 const OUR_PRIORITIES: [u32; 2] = [32764, 32765];
@@ -68,8 +66,9 @@ impl Kernel {
 
     fn apply_link(&mut self, op: &Op<Link>) -> Outcome {
         let name = op.key();
-        let exists = self.links.contains_key(name);
-        if exists && **name != *DUMMY {
+        let there = self.links.get(name).map(|link| link.wire.clone());
+        let bridge = **name == *BRIDGE;
+        if there.is_some() && **name != *DUMMY && !bridge {
             return Outcome::Foreign;
         }
         match op {
@@ -81,15 +80,34 @@ impl Kernel {
                 if name.is_empty() || name.len() > 15 {
                     return Outcome::Refused(EINVAL);
                 }
-                if self.links.get(name).is_some_and(|l| l.wire != wire) {
+                let other = there.as_ref().is_some_and(|there| *there != wire);
+                if other && bridge {
+                    return Outcome::Foreign;
+                }
+                // What is not the right kind goes before anything is refused.
+                let refused = value.mtu.is_some_and(|mtu| !MTUS.contains(&mtu));
+                if other {
                     self.remove_link(name);
+                }
+                if refused && let Some(link) = self.links.get_mut(name) {
+                    // The other requests are carried out.
+                    link.mtu_ours = false;
+                    self.set_up(name, value.up);
+                }
+                if refused {
+                    return Outcome::Refused(EINVAL);
                 }
                 if !self.links.contains_key(name) {
                     self.add_link(name, wire);
                 }
                 self.set_up(name, value.up);
+                if let Some(link) = self.links.get_mut(name) {
+                    link.mtu_ours = value.mtu.is_some();
+                    link.mtu = value.mtu.unwrap_or(link.mtu);
+                }
                 Outcome::Done
             }
+            Op::Del(_) if bridge && there.is_some() => Outcome::Foreign,
             Op::Del(_) if self.remove_link(name) => Outcome::Done,
             Op::Del(_) => Outcome::Gone,
         }
@@ -186,9 +204,16 @@ impl Backend<Sysctl> for Kernel {
 impl Backend<Link> for Kernel {
     fn observe(&mut self) -> Result<Table<Link>, Fault> {
         self.read::<Link>(|kernel| {
-            let link = kernel.links.get(DUMMY);
-            let kind = |wire: &Wire| if *wire == Wire::Bridge { LinkKind::Bridge } else { LinkKind::Dummy };
-            link.map(|l| (Arc::from(DUMMY), LinkValue { kind: kind(&l.wire), up: l.up })).into_iter().collect()
+            let ours = kernel.links.iter().filter_map(|(name, link)| {
+                let kind = match (&**name, &link.wire) {
+                    (DUMMY | BRIDGE, Wire::Bridge) => LinkKind::Bridge,
+                    (DUMMY, _) => LinkKind::Dummy,
+                    _ => return None,
+                };
+                let value = LinkValue { kind, up: link.up, mtu: link.mtu_ours.then_some(link.mtu) };
+                Some((name.clone(), value))
+            });
+            ours.collect()
         })
     }
 
@@ -253,6 +278,26 @@ impl Backend<Ipvs> for Kernel {
 
     fn apply(&mut self, ops: &[Op<Ipvs>]) -> Result<Vec<Outcome>, Fault> {
         self.write(ops, |kernel, ops| ops.iter().map(|op| kernel.ipvs.apply(op)).collect())
+    }
+}
+
+impl Backend<File> for Kernel {
+    fn observe(&mut self) -> Result<Table<File>, Fault> {
+        self.read::<File>(|kernel| kernel.files.clone())
+    }
+
+    fn apply(&mut self, ops: &[Op<File>]) -> Result<Vec<Outcome>, Fault> {
+        self.write(ops, |kernel, ops| {
+            let one = |op: &Op<File>| match op {
+                Op::Put(path, value) => {
+                    kernel.files.insert(path.clone(), value.clone());
+                    Outcome::Done
+                }
+                Op::Del(path) if kernel.files.contains_key(path) => Outcome::Refused(EINVAL),
+                Op::Del(_) => Outcome::Gone,
+            };
+            ops.iter().map(one).collect()
+        })
     }
 }
 
