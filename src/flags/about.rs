@@ -50,7 +50,13 @@ pub(super) const OURS: &[&str] = &[
     "bgp-multipath-relax",
     "bgp-route-metric",
     "config",
+    "dry-run",
+    "from-kube-router",
     "manifests",
+    "output",
+    "proc-sys",
+    "record",
+    "record-limit",
 ];
 
 /// name, group, meaning
@@ -121,6 +127,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("config-sync-period", Older, "Had been how often the API server was asked; it is watched today"),
     ("disable-source-dest-check", Overlay, "On AWS: let the instance forward packets that are not its own"),
+    (
+        "dry-run",
+        Ours,
+        "Print what the daemon would change on this node, and end; nothing is changed, nobody is spoken to",
+    ),
     ("enable-bfd", Router, "Detect failures of the neighbours of --peer-router-ips with BFD (RFC 5880)"),
     ("enable-cni", Overlay, "Write the CNI configuration and keep the bridge of pods"),
     ("enable-ibgp", Router, "Peer with the other nodes"),
@@ -130,6 +141,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ("enable-pod-egress", Overlay, "Masquerade what pods send out of the cluster"),
     ("enable-pprof", Health, "Answer profilers on port 6060"),
     ("excluded-cidrs", ServiceProxy, "Virtual servers with addresses in these are somebody else's and are left alone"),
+    ("from-kube-router", Ours, "With --cleanup-config: remove as well what kube-router left"),
     ("gobgp-admin-address", Router, "Address where the gobgp client is answered; what is no address means loopback"),
     ("gobgp-admin-port", Router, "TCP port where the gobgp client is answered (0-65535); 0: nowhere"),
     (
@@ -183,6 +195,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Router,
         "Every node peers with every other; without it only those of one AS (annotation kube-router.io/node.asn)",
     ),
+    ("output", Ours, "Form of what --dry-run and --cleanup-config print: text or json"),
     ("overlay-encap", Overlay, "Kind of tunnel: ipip or fou"),
     ("overlay-encap-port", Overlay, "UDP port of fou tunnels (1024-65535)"),
     ("overlay-type", Overlay, "Tunnels to nodes of other subnets (subnet) or to all (full)"),
@@ -201,6 +214,17 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "File with one line of such passwords; --peer-router-passwords goes before it",
     ),
     ("peer-router-ports", Router, "Their TCP ports, one for each or none (179)"),
+    (
+        "proc-sys",
+        Ours,
+        "Folder of the kernel's parameters; a container that is not privileged has them read-only, and mounts them elsewhere",
+    ),
+    (
+        "record",
+        Ours,
+        "Write everything that the daemon is told into this file, for `fairway replay`; without passwords",
+    ),
+    ("record-limit", Ours, "Recording ends when the file has so many MiB (1-1048576); the daemon goes on"),
     (
         "router-id",
         Router,

@@ -62,9 +62,11 @@ where
         self.off || self.reconciler.is_settled()
     }
 
-    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>) {
+    /// Changes what should be, because of something that was heard of then.
+    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>, heard: Option<Time>) {
+        let heard = heard.filter(|_| !self.off);
         for op in ops {
-            self.reconciler.desire(op);
+            self.reconciler.desire_since(op, heard);
         }
     }
 
@@ -92,6 +94,7 @@ where
             pending_deletes: reconciler.pending_deletes(),
             parked: self.parked().map(|(_, key, outcome)| (key, outcome)).collect(),
             stats: reconciler.stats(),
+            latency: reconciler.latency(),
             fault: reconciler.fault().cloned(),
         }
     }
@@ -118,7 +121,7 @@ where
                 Fault::Interrupted => "interrupted again and again".to_string(),
                 Fault::Lost => "socket lost or overrun again and again".to_string(),
                 Fault::Denied => "no permission".to_string(),
-                Fault::Unsupported(what) => format!("not supported by this kernel: {what}"),
+                Fault::Unsupported(what) => format!("not supported here: {what}"),
             },
         });
         if fault != self.fault {

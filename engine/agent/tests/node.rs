@@ -42,6 +42,31 @@ fn built_up_in_rank_order_and_announced_last() {
 }
 
 #[test]
+fn programming_latency_counts_changes_after_the_first_lists_from_their_arrival() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    let latency = |host: &Host| {
+        let planes = host.agent.planes();
+        let of = |id| planes.iter().find(|plane| plane.plane == id).map(|plane| plane.latency).unwrap();
+        (of(PlaneId::Ipvs), of(PlaneId::Addr))
+    };
+    assert!(latency(&host).0.is_empty(), "what was listed at first is no change");
+    host.now += Duration::from_secs(5);
+    host.agent.arrived(host.now - Duration::from_millis(3));
+    host.input([put(slice(1, &[1, 2, 7]))]);
+    let (ipvs, addr) = latency(&host);
+    // The endpoint is one of a cluster IP and of an external one.
+    assert_eq!((ipvs.len(), ipvs.sum(), addr.len()), (2, Duration::from_millis(6), 0));
+    // Another look at the kernel is nothing that was heard.
+    host.agent.resync();
+    host.drain();
+    assert_eq!(latency(&host).0.len(), 2);
+    let announced = host.agent.announced();
+    assert_eq!((announced.addresses, announced.withdrawn_addresses, announced.prefixes), (2, 0, 1));
+    host.input([del(&service(2, Scheduler::Rr))]);
+    assert_eq!(host.agent.announced().withdrawn_addresses, 1);
+}
+
+#[test]
 fn torn_down_in_reverse_and_withdrawn_first() {
     let mut host = started(config(), Kernel::default(), &cluster());
     host.kernel.log.clear();

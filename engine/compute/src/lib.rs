@@ -14,6 +14,7 @@ mod compute;
 mod dsr;
 mod egress;
 mod global;
+mod health;
 mod ledger;
 mod links;
 mod pods;
@@ -23,6 +24,7 @@ mod service;
 mod state;
 mod unit;
 
-pub use compute::{Changes, Compute, Desired, Ops, watched};
+pub use compute::{Changes, Compute, Desired, Ops, Owned, watched};
+pub use health::HealthCheck;
 pub use pods::{BRIDGE, overlay_overhead};
 pub use scratch::from_scratch;
