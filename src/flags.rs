@@ -117,7 +117,7 @@ const FLAGS: &[Flag] = &[
     ("enable-ipv6", Syntax::Bool, "false", Works),
     ("enable-overlay", Syntax::Bool, "true", Only("false")),
     ("enable-pod-egress", Syntax::Bool, "true", Works),
-    ("enable-pprof", Syntax::Bool, "false", Process),
+    ("enable-pprof", Syntax::Bool, "false", Works),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
     ("from-kube-router", Syntax::Bool, "false", Process),
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
@@ -126,12 +126,12 @@ const FLAGS: &[Flag] = &[
     ("health-addr", Syntax::Text, "", Works),
     ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
-    ("injected-routes-sync-period", Syntax::Period, "1m0s", Process),
+    ("injected-routes-sync-period", Syntax::Period, "1m0s", Works),
     ("iptables-sync-period", Syntax::Period, "5m0s", Process),
     ("ipvs-graceful-period", Syntax::Period, "30s", Process),
     ("ipvs-graceful-termination", Syntax::Bool, "false", Only("false")),
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
-    ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
+    ("ipvs-sync-period", Syntax::Period, "5m0s", Works),
     ("kubeconfig", Syntax::Text, "", Process),
     ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
@@ -143,7 +143,7 @@ const FLAGS: &[Flag] = &[
     ("metrics-path", Syntax::HttpPath, "/metrics", Works),
     ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
-    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
+    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Works),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
     ("output", Syntax::Choice(&["text", "json"]), "text", Process),
     ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
@@ -160,7 +160,7 @@ const FLAGS: &[Flag] = &[
     ("record", Syntax::Text, "", Process),
     ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
-    ("routes-sync-period", Syntax::Period, "5m0s", Process),
+    ("routes-sync-period", Syntax::Period, "5m0s", Works),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
     ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
@@ -168,10 +168,10 @@ const FLAGS: &[Flag] = &[
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
     ("service-cluster-ip-range", Syntax::Cidrs, "10.96.0.0/12", Works),
     ("service-external-ip-range", Syntax::Cidrs, "", Works),
-    ("service-node-port-range", Syntax::PortRange, "30000-32767", Process),
-    ("service-tcp-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-udp-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("service-node-port-range", Syntax::PortRange, "30000-32767", Works),
+    ("service-tcp-timeout", Syntax::Seconds, "0s", Works),
+    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Works),
+    ("service-udp-timeout", Syntax::Seconds, "0s", Works),
     ("strict-external-ip-validation", Syntax::Bool, "true", Works),
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
@@ -179,6 +179,9 @@ const FLAGS: &[Flag] = &[
 
 /// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
+
+/// Longest timeout of IPVS: what the kernel takes with 1000 clock ticks a second.
+const MAX_TIMEOUT_S: u64 = 2_147_483;
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -374,6 +377,8 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `-v`
+    pub(crate) verbosity: u64,
     /// `--proc-sys`: the folder of kernel parameters. Ours.
     pub(crate) proc_sys: PathBuf,
     /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
@@ -451,6 +456,7 @@ const PROCESS_BUILT: &[&str] = &[
     "record",
     "record-limit",
     "runtime-endpoint",
+    "v",
 ];
 
 /// Where the CNI configuration is, as kube-router is told.
@@ -502,6 +508,7 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        verbosity: one(&matches, "v"),
         proc_sys: one::<String>(&matches, "proc-sys").into(),
         runtime_endpoint: one(&matches, "runtime-endpoint"),
         tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
@@ -678,6 +685,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         enable_cni: one(m, "enable-cni"),
         auto_mtu: one(m, "auto-mtu"),
         enable_pod_egress: one(m, "enable-pod-egress"),
+        pprof: one(m, "enable-pprof"),
+        node_port_on_all: one(m, "nodeport-bindon-all-ip"),
+        node_port_range: m
+            .get_one("service-node-port-range")
+            .copied()
+            .filter(|_| m.value_source("service-node-port-range") == Some(ValueSource::CommandLine)),
+        ipvs_timeouts_s: timeouts(m)?,
+        ipvs_sync: one(m, "ipvs-sync-period"),
+        routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -720,6 +736,16 @@ fn passwords(m: &ArgMatches, peers: usize) -> Result<Vec<Option<String>>, String
             text => fairway_decode::base64(text).map(Some).ok_or(format!("{flag}: entry {} is not base64 text", i + 1)),
         })
         .collect()
+}
+
+/// The timeouts of IPVS, in seconds. What it cannot count in its clock ticks is refused by the kernel, as a notice.
+fn timeouts(m: &ArgMatches) -> Result<[u64; 3], String> {
+    let flags = ["service-tcp-timeout", "service-tcpfin-timeout", "service-udp-timeout"];
+    let times = flags.map(|flag| one::<u64>(m, flag));
+    match flags.iter().zip(times).find(|(_, time)| *time > MAX_TIMEOUT_S) {
+        Some((flag, _)) => Err(format!("--{flag} must be at most {MAX_TIMEOUT_S}s")),
+        None => Ok(times),
+    }
 }
 
 /// kube-router looks at the times only where graceful restart is on.
@@ -834,6 +860,25 @@ mod tests {
     }
 
     #[test]
+    fn the_allocator_runs_alone_and_has_its_flags() {
+        let off = "--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false \
+                   --enable-pod-egress=false";
+        assert!(errors(off)[0].1.contains("none of --run-router"), "{:?}", errors(off));
+        let (config, _) = parse("vm-001", &flags(&format!("{off} --run-loadbalancer"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(ours.default_class && ours.sync_period_ms == 60_000);
+        assert_eq!((&*ours.identity, &*ours.lease_namespace), ("vm-001", "kube-system"));
+        let more = "--run-loadbalancer --loadbalancer-default-class=false --loadbalancer-sync-period=1500ms \
+                    --loadbalancer-ip-range=10.1.0.0/24,fd00::/64";
+        let (config, _) = parse("vm-001", &flags(&format!("{off} {more}"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(!ours.default_class && ours.sync_period_ms == 1500);
+        assert_eq!(config.load_balancer_ip_range.len(), 2);
+        let (config, _) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(config.load_balancer, None);
+    }
+
+    #[test]
     fn lists_must_fit_each_other() {
         let e = errors("--peer-router-ips=192.168.1.201 --peer-router-asns=65002,65002");
         assert_eq!(e[0].0, None);
@@ -851,13 +896,13 @@ mod tests {
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
         let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
-             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --enable-pprof",
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --disable-source-dest-check=false",
         );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --enable-pprof", "flag --v"]);
+        assert_eq!(about, ["flag --disable-source-dest-check"]);
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
@@ -911,7 +956,7 @@ mod tests {
     #[test]
     fn every_word_form_of_the_log_level_is_read() {
         for text in ["-v3", "-v=3", "-v 3", "--v=3", "--v 3"] {
-            assert_eq!(run(text).notices.last().map(|n| n.subject.to_string()), Some("flag --v".into()), "{text}");
+            assert_eq!(run(text).verbosity, 3, "{text}");
         }
     }
 

@@ -157,6 +157,7 @@ const PURE: &[&str] = &[
     "engine/compute",
     "engine/desired",
     "engine/objects",
+    "engine/publish",
     "engine/reconcile",
 ];
 

@@ -5,7 +5,8 @@ mod play;
 
 use play::{missing, play};
 
-const SCRIPT: &str = r#"
+/// What both scripts begin with.
+const HEAD: &str = r#"
 fairway=$1 folder=$2
 cd "$folder"
 ip link set lo up
@@ -24,7 +25,6 @@ metadata: {name: $1, annotations: {$2}}
 spec: {type: LoadBalancer, ports: [{port: 80}], selector: {app: nobody}}
 YAML
 }
-"$fairway" apiserver --listen 127.0.0.1:6443 --write-kubeconfig kc --apply node.yaml > api.log 2>&1 &
 cluster() { kubectl --kubeconfig kc "$@"; }
 # Until a command prints a text.
 until_says() {
@@ -35,13 +35,18 @@ until_says() {
   done
   echo "waited in vain for: $text"; "$@" || true; cat node.log api.log; exit 1
 }
-until_says vm-001 cluster get nodes
 export NODE_NAME=vm-001 POD_NAMESPACE=kube-system
-flags="--kubeconfig kc --run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false
-  --enable-pod-egress=false --run-loadbalancer --loadbalancer-ip-range=10.1.0.0/30 --health-port=0"
+flags="--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false
+  --enable-pod-egress=false --run-loadbalancer --health-port=0"
+"#;
+
+const SCRIPT: &str = r#"
+"$fairway" apiserver --listen 127.0.0.1:6443 --write-kubeconfig kc --apply node.yaml > api.log 2>&1 &
+until_says vm-001 cluster get nodes
 ip() { cluster get service "$1" -o "jsonpath={.status.loadBalancer.ingress[*].ip}/"; }
 service first "" | cluster apply -f -
 service second "" | cluster apply -f -
+flags="$flags --kubeconfig kc --loadbalancer-ip-range=10.1.0.0/30"
 POD_NAME=one "$fairway" node $flags > node.log 2>&1 & daemon=$!
 until_says 10.1.0.1/ ip first
 until_says 10.1.0.2/ ip second
@@ -88,7 +93,7 @@ fn kubectl_shows_addresses_and_events() {
         println!("skipped: {reason}");
         return;
     }
-    let output = play("loadbalancer", SCRIPT);
+    let output = play("loadbalancer", &format!("{HEAD}{SCRIPT}"));
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let part = |name: &str| {
@@ -121,4 +126,57 @@ fn kubectl_shows_addresses_and_events() {
     shown("it ends and another takes over", "holder::", "");
     shown("it ends and another takes over", "two", "");
     shown("it ends and another takes over", "10.1.0.1/", "");
+}
+
+#[test]
+fn without_the_right_to_write_events_addresses_are_given_and_it_is_said_once() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{}",
+        r#"
+"$fairway" apiserver --tls --token of-an-administrator --service-account kube-system/fairway=of-the-daemon \
+  --listen 127.0.0.1:6443 --write-kubeconfig kc --apply node.yaml > api.log 2>&1 &
+until_says vm-001 cluster get nodes
+sed 's/of-an-administrator/of-the-daemon/' kc > kc.daemon
+cluster apply -f - <<YAML
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: fairway}
+rules:
+  - {apiGroups: ["", discovery.k8s.io], resources: [nodes, services, endpointslices], verbs: [get, list, watch]}
+  - {apiGroups: [""], resources: [services/status], verbs: [patch]}
+  - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create, get, update]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: fairway}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: fairway}
+subjects: [{kind: ServiceAccount, name: fairway, namespace: kube-system}]
+YAML
+for n in 1 2 3; do service s$n "kube-router.io/service.scheduler: nonsense" | cluster apply -f -; done
+POD_NAME=one "$fairway" node $flags --kubeconfig kc.daemon --loadbalancer-ip-range=10.1.0.0/28 > node.log 2>&1 & daemon=$!
+until_says 10.1.0.3 cluster get services
+until_says "Kubernetes Events" cat node.log
+cluster annotate --overwrite service s1 kube-router.io/service.scheduler=otherwise
+until_says '`otherwise` is none of' cat node.log
+echo "== log"
+grep "Kubernetes Events" node.log
+echo "== events"
+cluster get events 2>&1
+kill -TERM $daemon; wait $daemon
+"#
+    );
+    let output = play("events-forbidden", &script);
+    assert!(output.status.success(), "{:?}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = text.split_once("== log\n").expect("the script came here").1;
+    assert_eq!(
+        said.matches("Kubernetes Events: cannot be written: 403 Forbidden: events is forbidden").count(),
+        1,
+        "{said}"
+    );
+    assert!(said.contains("No resources found"), "{said}");
 }

@@ -66,7 +66,7 @@ fn a_node_of_manifests_peers_with_gobgpd_follows_edits_and_drains_before_it_ends
         "{HEAD}{}",
         r#"
 node ""
-flags="--manifests manifests $flags"
+flags="--manifests manifests -v 3 $flags"
 "$fairway" node $flags > node.log 2>&1 & daemon=$!
 until_says 11.0.1.0/24 theirs global rib
 echo "== their rib"; theirs global rib
@@ -157,6 +157,12 @@ cat node.log
     has(&part("a second daemon"), &["another daemon runs on this node already: process ", " (fairway)", "status 1"]);
     let end = part("SIGTERM");
     has(&end, &["planned-shut", "status 0", "status 2"]);
+    // -v 3
+    has(
+        &end,
+        &[" object  Node vm-001 is there or changed", " kernel  route read: ", " kernel  route written: 1 entries, "],
+    );
+    has(&end, &[" kernel  route Put(RouteKey { prefix: 20.0.0.0/24"]);
 }
 
 /// An API server on a port of its own, with one node; `kubectl` of the distribution.

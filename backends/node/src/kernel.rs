@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use fairway_backend_cni::CniBackend;
 use fairway_backend_filter::FilterBackend;
-use fairway_backend_ipvs::IpvsBackend;
+use fairway_backend_ipvs::{IpvsBackend, Timeouts};
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
+use fairway_desired::ipvs::TIMEOUTS;
 use fairway_desired::{
     Addr, Backend, Fault, File, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
@@ -58,6 +59,8 @@ pub struct RealKernel {
     cni: Option<CniBackend>,
     /// Only where the pods of this node are known.
     pods: Option<PodBackend>,
+    /// The timeouts of IPVS were set, so they are looked at.
+    timeouts: bool,
 }
 
 impl RealKernel {
@@ -77,7 +80,7 @@ impl RealKernel {
         }
         let ipvs = ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone()));
         let cni = config.cni_file.clone().filter(|_| node && config.run_router && config.enable_cni);
-        Ok(RealKernel { route, ipvs, filter, cni: cni.map(CniBackend::new), pods: None })
+        Ok(RealKernel { route, ipvs, filter, cni: cni.map(CniBackend::new), pods: None, timeouts: false })
     }
 }
 
@@ -108,7 +111,7 @@ impl RealKernel {
         };
         absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
         absent.extend(filter.is_none().then_some(PlaneId::Filter));
-        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None }, absent))
+        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None, timeouts: false }, absent))
     }
 
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
@@ -138,7 +141,44 @@ macro_rules! routed {
     };
 }
 
-routed!(Sysctl, Link, Addr, Rule, Route);
+routed!(Link, Addr, Rule, Route);
+
+/// IPVS keeps its timeouts itself; all other parameters are files.
+impl Backend<Sysctl> for RealKernel {
+    fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
+        let mut table = Backend::<Sysctl>::observe(&mut self.route)?;
+        if let Some(ipvs) = self.ipvs.as_mut().filter(|_| self.timeouts) {
+            let Timeouts { tcp_s, tcp_fin_s, udp_s } = ipvs.timeouts()?;
+            table.extend(TIMEOUTS.into_iter().zip([tcp_s, tcp_fin_s, udp_s]).map(|(key, s)| (key.into(), s.into())));
+        }
+        Ok(table)
+    }
+
+    fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let which = TIMEOUTS.iter().position(|key| **key == **op.key());
+            outcomes.extend(match (which, op) {
+                (Some(which), Op::Put(_, seconds)) => vec![self.set_timeout(which, *seconds)?],
+                _ => Backend::<Sysctl>::apply(&mut self.route, std::slice::from_ref(op))?,
+            });
+        }
+        Ok(outcomes)
+    }
+}
+
+impl RealKernel {
+    fn set_timeout(&mut self, which: usize, seconds: i64) -> Result<Outcome, Fault> {
+        let ipvs = self.ipvs.as_mut().ok_or_else(|| absent("IPVS"))?;
+        let Some(seconds) = u32::try_from(seconds).ok().filter(|seconds| *seconds > 0) else {
+            return Ok(Outcome::Refused(rustix::io::Errno::INVAL.raw_os_error()));
+        };
+        self.timeouts = true;
+        // 0 leaves the others as they are.
+        let only = |this| if which == this { seconds } else { 0 };
+        ipvs.set_timeouts(Timeouts { tcp_s: only(0), tcp_fin_s: only(1), udp_s: only(2) })
+    }
+}
 
 impl Backend<Ipvs> for RealKernel {
     fn observe(&mut self) -> Result<Table<Ipvs>, Fault> {

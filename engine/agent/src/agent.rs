@@ -156,11 +156,12 @@ impl Agent {
         let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
         let ipvs = ipvs_lane(&config, seed).off_if(!config.run_service_proxy);
+        let (proxy, routes) = (config.ipvs_sync, config.routes_sync);
         // A bridge that is not to be kept stays: pods hang on it.
         let keeps_pods = config.run_router && config.enable_cni;
         let link = Lane::<Link>::new(seed).with_owner(Box::new(move |name, _| keeps_pods || **name != *BRIDGE));
         let file = Lane::<File>::new(seed).off_if(!keeps_pods || config.cni_file.is_none());
-        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
+        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy).at_least_each(proxy);
         Agent {
             now: Time::ZERO,
             publisher: Publisher::new(&config, seed),
@@ -175,12 +176,12 @@ impl Agent {
             bfd: Bfd::new(!seed),
             unwatched: BTreeMap::new(),
             lanes: Lanes {
-                sysctl: Lane::new(seed),
-                link,
-                addr: Lane::new(seed),
-                filter: Lane::new(seed),
-                rule: Lane::new(seed),
-                route: Lane::new(seed),
+                sysctl: Lane::new(seed).at_least_each(proxy),
+                link: link.at_least_each(proxy),
+                addr: Lane::new(seed).at_least_each(proxy),
+                filter: Lane::new(seed).at_least_each(proxy),
+                rule: Lane::new(seed).at_least_each(routes),
+                route: Lane::new(seed).at_least_each(routes),
                 pod,
                 ipvs,
                 file,
@@ -718,7 +719,7 @@ impl Agent {
 
 /// The lane of virtual servers: all are ours but those in `--excluded-cidrs`.
 pub(crate) fn ipvs_lane(config: &NodeConfig, seed: u64) -> Lane<Ipvs> {
-    let lane = Lane::<Ipvs>::new(seed);
+    let lane = Lane::<Ipvs>::new(seed).at_least_each(config.ipvs_sync);
     let excluded = config.excluded_cidrs.clone();
     if excluded.is_empty() {
         return lane;

@@ -36,6 +36,14 @@ where
         Lane { reconciler: Reconciler::new(config, seed), off: false, parked: BTreeMap::new(), fault: None }
     }
 
+    /// The table is read again at least so often. Somebody who asks for less than a second wants it often, not always.
+    pub(crate) fn at_least_each(mut self, period: Time) -> Self {
+        // An interval is drawn from up to five quarters of the mean.
+        let mean = period.max(Time::from_secs(1)) / 5 * 4;
+        self.reconciler = self.reconciler.with_resync(Config::default().resync.min(mean));
+        self
+    }
+
     pub(crate) fn with_owner(mut self, owner: Owner<P>) -> Self {
         self.reconciler = self.reconciler.with_owner(owner);
         self

@@ -426,16 +426,32 @@ impl Compute {
     /// Returns the routes that the kernel may have dropped by itself, because the interface was set down. They are
     /// desired or not as before; what is known of them is not to be trusted.
     pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
-        let before = pods::basis(&self.state);
+        let mtu = pods::basis(&self.state);
+        let before: Vec<IpAddr> = self.state.bound().collect();
         let dropped = self.state.links.set(name, now);
-        self.links_changed(before, &dropped)
+        self.rebind(&before);
+        self.links_changed(mtu, &dropped)
     }
 
     /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
     pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
-        let before = pods::basis(&self.state);
+        let mtu = pods::basis(&self.state);
+        let before: Vec<IpAddr> = self.state.bound().collect();
         let dropped = self.state.links.replace(all);
-        self.links_changed(before, &dropped)
+        self.rebind(&before);
+        self.links_changed(mtu, &dropped)
+    }
+
+    /// Node ports follow the addresses of this host.
+    fn rebind(&mut self, before: &[IpAddr]) {
+        if self.state.bound().ne(before.iter().copied()) {
+            let of_node = |service: &Service| service.ports.iter().any(|port| port.node_port.is_some());
+            let names: Vec<ObjectName> =
+                self.state.services.values().filter(|s| of_node(s)).map(|s| s.name.clone()).collect();
+            for name in names {
+                self.dirty_service(&name, None);
+            }
+        }
     }
 
     fn links_changed(&mut self, mtu_before: Option<Option<u32>>, dropped: &[IpNet]) -> Vec<RouteKey> {

@@ -3,6 +3,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use ipnet::IpNet;
 
@@ -264,6 +265,18 @@ pub struct NodeConfig {
     pub auto_mtu: bool,
     /// `--enable-pod-egress`: what pods send out of the cluster is masqueraded.
     pub enable_pod_egress: bool,
+    /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
+    pub pprof: bool,
+    /// `--nodeport-bindon-all-ip`: node ports on every address of the node.
+    pub node_port_on_all: bool,
+    /// `--service-node-port-range`, if it was given: others are worth a notice.
+    pub node_port_range: Option<(u16, u16)>,
+    /// `--service-tcp-timeout`, `--service-tcpfin-timeout` and `--service-udp-timeout` in seconds; 0: as it is.
+    pub ipvs_timeouts_s: [u64; 3],
+    /// `--ipvs-sync-period`: the planes of the proxy are looked at at least so often.
+    pub ipvs_sync: Duration,
+    /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
+    pub routes_sync: Duration,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -321,6 +334,12 @@ impl NodeConfig {
             cni_file: None,
             auto_mtu: true,
             enable_pod_egress: true,
+            pprof: false,
+            node_port_on_all: false,
+            node_port_range: None,
+            ipvs_timeouts_s: [0; 3],
+            ipvs_sync: Duration::from_secs(300),
+            routes_sync: Duration::from_secs(60),
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -214,7 +214,9 @@ impl Allocator {
         let before = old.as_ref().map(Entry::uses).unwrap_or_default();
         if let Some(old) = &old {
             if old.service == service {
-                self.services.insert(name, old.clone());
+                let mut same = old.clone();
+                same.planned.retain(|address, _| !service.load_balancer_ips.contains(address));
+                self.services.insert(name, same);
                 return;
             }
             self.leave_queues(&old.service);
@@ -424,13 +426,18 @@ impl Allocator {
             && !a.ports.iter().any(same)
     }
 
-    /// Another service that has the address and does not let this one have it too.
-    fn holder(&self, service: &Service, address: IpAddr) -> Option<&Entry> {
+    /// Other services that have the address and do not let this one have it too.
+    fn rivals(&self, service: &Service, address: IpAddr) -> impl Iterator<Item = &Entry> {
         let others = self.users.get(&address).into_iter().flatten().filter(|name| **name != service.name);
-        others.filter_map(|name| self.services.get(name)).find(|other| {
+        others.filter_map(|name| self.services.get(name)).filter(move |other| {
             let given = !other.service.external_ips.contains(&address);
             !(given && self.is_ours(&other.service) && Self::may_share(service, &other.service))
         })
+    }
+
+    /// One of them.
+    fn holder(&self, service: &Service, address: IpAddr) -> Option<&Entry> {
+        self.rivals(service, address).next()
     }
 
     /// The address of somebody with the same key that this service may have too.
@@ -480,6 +487,9 @@ impl Allocator {
     fn find(&self, entry: &Entry) -> Found {
         let service = &*entry.service;
         let mut found = Found::default();
+        // What was read in its status is not confirmed by the watch yet.
+        let read = entry.planned.iter().filter(|(address, _)| service.load_balancer_ips.contains(address));
+        found.planned.extend(read.map(|(address, written)| (*address, *written)));
         let about = |field: &str, reason: Reason, text: String| Told {
             notice: Notice {
                 subject: Subject::Object(ObjectKey { kind: Kind::Service, name: service.name.clone() }),
@@ -505,7 +515,7 @@ impl Allocator {
                     && age(&other.service) < age(service)
                     && (other.ingress().any(|a| a == address) || other.planned.contains_key(address))
             };
-            if let Some(older) = self.holder(service, *address).filter(older) {
+            if let Some(older) = self.rivals(service, *address).find(older) {
                 found.lost.insert(*address);
                 let text = format!("{address} is that of the older Service {}; another is given", older.service.name);
                 found.told.insert(about(INGRESS, Reason::AddressConflict, text));
@@ -528,12 +538,15 @@ impl Allocator {
                 }
                 continue;
             }
-            // What is given already stays, as long as nobody turns up who has it.
+            // What is given already stays, as long as nobody turns up who has it, or is older and gets it too.
+            let has_it = |other: &Entry, address: &IpAddr| {
+                other.planned.get(address) != Some(&false) || age(&other.service) < age(service)
+            };
             let valid = |address: &IpAddr, written: bool| {
                 address.is_ipv6() == v6
                     && (written || asked().next().is_none() || asked().any(|a| a == *address))
                     && self.pools[f].offers(*address)
-                    && self.holder(service, *address).is_none()
+                    && !self.rivals(service, *address).any(|other| has_it(other, address))
                     && !found.lost.contains(address)
             };
             if let Some((address, written)) = entry.planned.iter().find(|(a, written)| valid(a, **written)) {

@@ -273,6 +273,10 @@ impl Publisher {
         let now = self.now;
         let Some(balancer) = &mut self.balancer else { return };
         let Some((added, removed)) = balancer.flights.remove(name) else { return };
+        if !balancer.leads {
+            // Whoever leads now sees to it.
+            return;
+        }
         balancer.pending.insert(name.clone());
         match result {
             Ok((true, _)) => {
@@ -436,6 +440,7 @@ impl Publisher {
             balancer.unflushed = true;
             balancer.review = now + period;
             balancer.refused.clear();
+            (balancer.trouble, balancer.failures, balancer.not_before) = (None, 0, now);
             if !leads {
                 balancer.pending.clear();
             }
@@ -452,6 +457,10 @@ impl Publisher {
                 balancer.pending.extend(flushed.services);
             }
             self.tell(flushed.notices);
+        }
+        if !leads {
+            let old = self.told.iter().filter(|n| matches!(n.subject, Subject::Object(_))).cloned().collect();
+            self.replace(old, None);
         }
         self.write_all();
     }

@@ -25,8 +25,14 @@ impl Cluster {
         }
     }
 
+    /// Now with microseconds. With less two renewals could be the same, and a write that changes nothing has no version.
+    fn present(&self, now: Time) -> String {
+        let seconds = self.api.timestamp(now);
+        format!("{}.{:06}Z", seconds.trim_end_matches('Z'), now.subsec_micros())
+    }
+
     fn lease(&mut self, now: Time, write: &LeaseWrite) -> Result<fairway_agent::publish::Lease, Refusal> {
-        let body = writes::lease_body(write, &self.api.timestamp(now));
+        let body = writes::lease_body(write, &self.present(now));
         let (namespace, name) = (&*write.name.namespace, &*write.name.name);
         let stored = match write.version {
             None => self.api.create(now, "Lease", namespace, body, false),
@@ -53,7 +59,7 @@ impl Cluster {
         let key = &event.object;
         let object = self.api.get(key.kind.as_str(), &key.name.namespace, &key.name.name);
         let Some(object) = object else { return Err(Refusal::Gone) };
-        let time = self.api.timestamp(now);
+        let time = self.present(now);
         let body = writes::event_body(event, object, &time);
         let namespace = writes::event_namespace(key);
         match self.api.get("Event", namespace, &event.name) {
