@@ -681,10 +681,6 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         admin: admin(m),
         health: listen(m, "health-addr", "health-port")?,
         metrics: metrics(m)?,
-        overlay: None,
-        enable_cni: one(m, "enable-cni"),
-        auto_mtu: one(m, "auto-mtu"),
-        enable_pod_egress: one(m, "enable-pod-egress"),
         pprof: one(m, "enable-pprof"),
         node_port_on_all: one(m, "nodeport-bindon-all-ip"),
         node_port_range: m
@@ -694,6 +690,10 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         ipvs_timeouts_s: timeouts(m)?,
         ipvs_sync: one(m, "ipvs-sync-period"),
         routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
+        overlay: None,
+        enable_cni: one(m, "enable-cni"),
+        auto_mtu: one(m, "auto-mtu"),
+        enable_pod_egress: one(m, "enable-pod-egress"),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -896,13 +896,13 @@ mod tests {
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
         let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
-             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --disable-source-dest-check=false",
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --enable-pprof",
         );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --disable-source-dest-check"]);
+        assert_eq!(about, Vec::<String>::new());
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
@@ -1008,6 +1008,64 @@ mod tests {
             "{said:?}"
         );
         assert_eq!(gone, format!("--config {path}.not: No such file or directory (os error 2)"));
+    }
+
+    /// Every flag that works says something else to the agent when its value is another. What the agent then does is
+    /// proved by the tests that `tests/flags.rs` names.
+    #[test]
+    fn every_flag_that_works_reaches_the_configuration() {
+        let base = [
+            ("bgp-graceful-restart", "true"),
+            ("enable-bfd", "true"),
+            ("loadbalancer-ip-range", "10.1.0.0/24"),
+            ("metrics-port", "8080"),
+            ("peer-router-asns", "65002"),
+            ("peer-router-ips", "192.168.1.201"),
+            ("run-loadbalancer", "true"),
+        ];
+        let read = |values: &BTreeMap<&str, &str>| {
+            let flags: Vec<String> = values.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
+            parse("n1", &flags).unwrap_or_else(|errors| panic!("{flags:?}: {errors:?}")).0
+        };
+        let base: BTreeMap<&str, &str> = base.into_iter().collect();
+        let before = read(&base);
+        for &(flag, syntax, default, effect) in FLAGS {
+            if effect != Works {
+                continue;
+            }
+            let file = std::env::temp_dir().join(format!("fairway-flags-{flag}-{}", std::process::id()));
+            let path = file.display().to_string();
+            let value = match (flag, syntax) {
+                ("peer-router-passwords-file", _) => {
+                    std::fs::write(&file, "c2VjcmV0").expect("a file");
+                    path.as_str()
+                }
+                ("peer-router-passwords", _) => "c2VjcmV0",
+                ("peer-router-ports", _) => "1790",
+                ("gobgp-admin-address" | "health-addr" | "metrics-addr", _) => "10.0.0.1",
+                (_, Syntax::Bool) if base.get(flag).copied().unwrap_or(default) == "true" => "false",
+                (_, Syntax::Bool) => "true",
+                (_, Syntax::Number(..)) => "7",
+                (_, Syntax::ClusterAsn) => "65009",
+                (_, Syntax::Asns) => "65009",
+                (_, Syntax::Ips) => "192.168.1.202",
+                (_, Syntax::Cidrs) => "10.2.0.0/24",
+                (_, Syntax::Seconds | Syntax::Period) => "7s",
+                (_, Syntax::PortRange) => "30000-30010",
+                (_, Syntax::HttpPath) => "/other",
+                (_, Syntax::RouterId) => "9.9.9.9",
+                (other, _) => panic!("no value for --{other}"),
+            };
+            let mut values = base.clone();
+            values.insert(flag, value);
+            // The shorter of two counts.
+            if flag == "routes-sync-period" {
+                values.insert("injected-routes-sync-period", "1h");
+            }
+            let after = read(&values);
+            let _none = std::fs::remove_file(&file);
+            assert_ne!(after, before, "--{flag}={value} changes nothing");
+        }
     }
 
     mod any {

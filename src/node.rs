@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
 use crate::operate::{self, TakeOver};
-use crate::verbose::{self, Logged};
+use crate::verbose;
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -173,7 +173,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
             let kernel = kernel.with_proc_sys(proc_sys.clone());
             let pods_known = !runtime_endpoint.is_empty();
-            Ok(Logged(if pods_known { kernel.with_pods(pods(&runtime_endpoint)?) } else { kernel }))
+            Ok(verbose::kernel(if pods_known { kernel.with_pods(pods(&runtime_endpoint)?) } else { kernel }))
         }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),

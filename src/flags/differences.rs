@@ -18,23 +18,23 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bgp-graceful-restart-time", "whole seconds only"),
     ("bgp-holdtime", "whole seconds only"),
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
-    (
-        "enable-cni",
-        "without the file kube-router's own is written if the folder has no other configuration, where kube-router ends; \
-         CIDRs that are not the node's any more are removed; without this flag no kube-bridge is made",
-    ),
-    (
-        "enable-pod-egress",
-        "follows new and removed nodes at once; no ACCEPT rules in FORWARD of iptables, whose policy must accept pods",
-    ),
     ("disable-source-dest-check", "accepted, without effect: the daemon does not talk to AWS"),
     ("enable-pprof", "at localhost only; a CPU profile, no heap"),
-    ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
     (
         "injected-routes-sync-period",
         "an upper bound: the kernel is looked at once a minute anyway, and tells of changes",
     ),
     ("ipvs-sync-period", "an upper bound: the kernel is looked at once a minute anyway"),
+    (
+        "enable-cni",
+        "without the file kube-router's own is written if the folder has no other configuration, where kube-router ends; \
+         CIDRs that are not the node's any more are removed; without this flag no kube-bridge is made",
+    ),
+    ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    (
+        "enable-pod-egress",
+        "follows new and removed nodes at once; no ACCEPT rules in FORWARD of iptables, whose policy must accept pods",
+    ),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
     (
         "loadbalancer-ip-range",
@@ -45,11 +45,11 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("nodeport-bindon-all-ip", "not at loopback and link-local addresses, which kube-router binds without use"),
     ("overlay-type", "other words are refused; for kube-router they mean no tunnels"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
+    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
     (
         "run-loadbalancer",
         "works alone; a daemon that lost the Lease competes again; without POD_NAME it is the node's name",
     ),
-    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
     ("service-node-port-range", "checked always, not only with the firewall; a service outside of it gets a notice"),
     ("v", "1: objects, 2: requests to the kernel, 3: each of their entries"),
 ];

@@ -111,7 +111,8 @@ impl RealKernel {
         };
         absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
         absent.extend(filter.is_none().then_some(PlaneId::Filter));
-        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None, timeouts: false }, absent))
+        let kernel = RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None, timeouts: false };
+        Ok((kernel, absent))
     }
 
     /// Also writes into the pods that the function names. Without it, direct server return is refused.

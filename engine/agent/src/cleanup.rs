@@ -128,7 +128,7 @@ impl Cleanup {
         planes.push(one(Lane::<Rule>::new(0)));
         planes.push(one(Lane::<Filter>::new(0)));
         planes.push(one(Lane::<Addr>::new(0)));
-        // Pods hang on the bridge, and the CNI configuration is their plugins'.
+        // Pods hang on the bridge, and the CNI configuration names it: both stay, so that these pods go on.
         planes.push(one(Lane::<Link>::new(0).with_owner(Box::new(|name, _| **name != *BRIDGE))));
         planes.retain(|plane| !absent.contains(&plane.plane()));
         Cleanup { planes, removed: Vec::new() }

@@ -426,20 +426,18 @@ impl Compute {
     /// Returns the routes that the kernel may have dropped by itself, because the interface was set down. They are
     /// desired or not as before; what is known of them is not to be trusted.
     pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
-        let mtu = pods::basis(&self.state);
-        let before: Vec<IpAddr> = self.state.bound().collect();
+        let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.set(name, now);
-        self.rebind(&before);
-        self.links_changed(mtu, &dropped)
+        self.rebind(&bound);
+        self.links_changed(before, &dropped)
     }
 
     /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
     pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
-        let mtu = pods::basis(&self.state);
-        let before: Vec<IpAddr> = self.state.bound().collect();
+        let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.replace(all);
-        self.rebind(&before);
-        self.links_changed(mtu, &dropped)
+        self.rebind(&bound);
+        self.links_changed(before, &dropped)
     }
 
     /// Node ports follow the addresses of this host.

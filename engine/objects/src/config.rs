@@ -257,14 +257,6 @@ pub struct NodeConfig {
     pub health: Option<SocketAddr>,
     /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
     pub metrics: Option<(SocketAddr, String)>,
-    /// `--enable-cni`: the bridge of pods and the CNI configuration are kept.
-    pub enable_cni: bool,
-    /// The CNI configuration (`KUBE_ROUTER_CNI_CONF_FILE`), an absolute path; `None`: there is none to keep.
-    pub cni_file: Option<Arc<str>>,
-    /// `--auto-mtu`: pods get the MTU of the node's interface, less what the overlay needs.
-    pub auto_mtu: bool,
-    /// `--enable-pod-egress`: what pods send out of the cluster is masqueraded.
-    pub enable_pod_egress: bool,
     /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
     pub pprof: bool,
     /// `--nodeport-bindon-all-ip`: node ports on every address of the node.
@@ -277,6 +269,14 @@ pub struct NodeConfig {
     pub ipvs_sync: Duration,
     /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
     pub routes_sync: Duration,
+    /// `--enable-cni`: the bridge of pods and the CNI configuration are kept.
+    pub enable_cni: bool,
+    /// The CNI configuration (`KUBE_ROUTER_CNI_CONF_FILE`), an absolute path; `None`: there is none to keep.
+    pub cni_file: Option<Arc<str>>,
+    /// `--auto-mtu`: pods get the MTU of the node's interface, less what the overlay needs.
+    pub auto_mtu: bool,
+    /// `--enable-pod-egress`: what pods send out of the cluster is masqueraded.
+    pub enable_pod_egress: bool,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -330,16 +330,16 @@ impl NodeConfig {
             admin: vec![],
             health: None,
             metrics: None,
-            enable_cni: true,
-            cni_file: None,
-            auto_mtu: true,
-            enable_pod_egress: true,
             pprof: false,
             node_port_on_all: false,
             node_port_range: None,
             ipvs_timeouts_s: [0; 3],
             ipvs_sync: Duration::from_secs(300),
             routes_sync: Duration::from_secs(60),
+            enable_cni: true,
+            cni_file: None,
+            auto_mtu: true,
+            enable_pod_egress: true,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,
