@@ -12,7 +12,6 @@ use crate::{Plane, PlaneId};
 /// refused with one of the errnos of [`file_errno`].
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct File;
 
 impl Plane for File {
@@ -25,7 +24,6 @@ impl Plane for File {
 /// What in a CNI configuration is ours: two settings of the plugin of type `bridge`.
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FileValue {
     /// `ipam.ranges`: the prefixes from which pods get an address each, in this order, host bits cleared.
     pub ranges: Vec<IpNet>,
