@@ -21,5 +21,5 @@ pub use fairway_backend_admin::client::Watch;
 pub use fairway_backend_bgp::offers_md5;
 pub use fairway_backend_route::Monitor;
 pub use kernel::{OpenError, RealKernel, Watched};
-pub use node::{Command, Ended, Look, Node, Open, Question, Start};
+pub use node::{Command, Ended, Inlet, Look, Node, Open, Question, Start};
 pub use signal::{Signal, signals};

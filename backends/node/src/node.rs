@@ -120,6 +120,20 @@ pub struct Node {
     thread: Option<JoinHandle<Result<(), Ended>>>,
 }
 
+/// Hands commands to a node that somebody else has.
+#[derive(Clone, Debug)]
+pub struct Inlet(mpsc::Sender<Command>);
+
+impl Inlet {
+    /// As [`Node::send`].
+    ///
+    /// # Errors
+    /// [`Ended::Gone`]
+    pub fn send(&self, command: Command) -> Result<(), Ended> {
+        self.0.blocking_send(command).map_err(|_| Ended::Gone)
+    }
+}
+
 impl Node {
     /// Starts a node and returns when its kernel is open and the agent runs.
     ///
@@ -146,6 +160,11 @@ impl Node {
     /// [`Ended::Gone`]
     pub fn send(&self, command: Command) -> Result<(), Ended> {
         self.commands.blocking_send(command).map_err(|_| Ended::Gone)
+    }
+
+    /// A way in for somebody else, such as who carries objects to it.
+    pub fn inlet(&self) -> Inlet {
+        Inlet(self.commands.clone())
     }
 
     /// Looks at the agent.

@@ -13,7 +13,6 @@ mod events;
 mod kubeconfig;
 mod lists;
 mod managed;
-mod misbehave;
 mod openapi;
 mod patch;
 mod request;
@@ -27,7 +26,7 @@ mod tls;
 mod types;
 mod watch;
 
+pub use fairway_api::{Misbehaviour, UnknownMisbehaviour};
 pub use kubeconfig::kubeconfig;
-pub use misbehave::{Misbehaviour, UnknownMisbehaviour};
 pub use server::{Kubelets, Options, Running, Server};
 pub use tls::{Authority, Tls, TlsError};

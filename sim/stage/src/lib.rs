@@ -8,7 +8,7 @@ mod cluster;
 mod config;
 mod views;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, misbehaviour};
 pub use config::{ConfigError, Configure, router_config};
 pub use views::{bfd, neighbors, notice_line, rib};
 
