@@ -17,6 +17,7 @@ use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Request, Time};
 use ipnet::IpNet;
 
+use crate::addresses::Addresses;
 use crate::inherited::Inherited;
 use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
@@ -31,6 +32,7 @@ pub struct Agent {
     /// Time of the last input.
     now: Time,
     compute: Compute,
+    addresses: Addresses,
     /// Something was handed to `compute` since its last flush.
     unflushed: bool,
     speaker: Speaker,
@@ -153,6 +155,7 @@ impl Agent {
         Agent {
             now: Time::ZERO,
             compute: Compute::new(config),
+            addresses: Addresses::default(),
             unflushed: true,
             speaker: Speaker::new(seed),
             // Other numbers than the speaker draws.
@@ -214,7 +217,7 @@ impl Agent {
             _ if self.stopped => {}
             Input::Bfd(_) => {}
             Input::Delta(delta) => {
-                self.compute.handle(delta);
+                self.compute.handle(self.addresses.complete(delta));
                 self.unflushed = true;
             }
             Input::Kernel(event) => self.kernel(event),

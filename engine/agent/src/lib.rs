@@ -35,6 +35,7 @@
 #![no_std]
 extern crate alloc;
 
+mod addresses;
 mod agent;
 mod inherited;
 mod io;
