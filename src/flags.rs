@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -100,12 +102,13 @@ const FLAGS: &[Flag] = &[
     ("bgp-port", Syntax::Number(1, 65535), "179", Works),
     ("bgp-route-metric", Syntax::Number(0, 4_294_967_295), "0", Works),
     ("cache-sync-timeout", Syntax::Period, "1m0s", Process),
-    ("cleanup-config", Syntax::Bool, "false", Only("false")),
+    ("cleanup-config", Syntax::Bool, "false", Process),
     ("cluster-asn", Syntax::ClusterAsn, "0", Works),
     ("cluster-cidr", Syntax::Text, "", Gone),
     ("config", Syntax::Text, "", Process),
     ("config-sync-period", Syntax::Text, "", Gone),
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
+    ("dry-run", Syntax::Bool, "false", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
     ("enable-cni", Syntax::Bool, "true", Process),
     ("enable-ibgp", Syntax::Bool, "true", Works),
@@ -113,24 +116,25 @@ const FLAGS: &[Flag] = &[
     ("enable-ipv6", Syntax::Bool, "false", Works),
     ("enable-overlay", Syntax::Bool, "true", Only("false")),
     ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
-    ("enable-pprof", Syntax::Bool, "false", Process),
+    ("enable-pprof", Syntax::Bool, "false", Works),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
+    ("from-kube-router", Syntax::Bool, "false", Process),
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
     ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
     ("health-addr", Syntax::Text, "", Works),
     ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
-    ("injected-routes-sync-period", Syntax::Period, "1m0s", Process),
+    ("injected-routes-sync-period", Syntax::Period, "1m0s", Works),
     ("iptables-sync-period", Syntax::Period, "5m0s", Process),
     ("ipvs-graceful-period", Syntax::Period, "30s", Process),
     ("ipvs-graceful-termination", Syntax::Bool, "false", Only("false")),
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
-    ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
+    ("ipvs-sync-period", Syntax::Period, "5m0s", Works),
     ("kubeconfig", Syntax::Text, "", Process),
-    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Works),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
@@ -138,8 +142,9 @@ const FLAGS: &[Flag] = &[
     ("metrics-path", Syntax::HttpPath, "/metrics", Works),
     ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
-    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
+    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Works),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
+    ("output", Syntax::Choice(&["text", "json"]), "text", Process),
     ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
     ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
     ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Process),
@@ -150,23 +155,32 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords", Syntax::Texts, "", Works),
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
+    ("proc-sys", Syntax::Text, "/proc/sys", Process),
+    ("record", Syntax::Text, "", Process),
+    ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
-    ("routes-sync-period", Syntax::Period, "5m0s", Process),
+    ("routes-sync-period", Syntax::Period, "5m0s", Works),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
-    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
     ("service-cluster-ip-range", Syntax::Cidrs, "10.96.0.0/12", Works),
     ("service-external-ip-range", Syntax::Cidrs, "", Works),
-    ("service-node-port-range", Syntax::PortRange, "30000-32767", Process),
-    ("service-tcp-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-udp-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("service-node-port-range", Syntax::PortRange, "30000-32767", Works),
+    ("service-tcp-timeout", Syntax::Seconds, "0s", Works),
+    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Works),
+    ("service-udp-timeout", Syntax::Seconds, "0s", Works),
     ("strict-external-ip-validation", Syntax::Bool, "true", Works),
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
+
+/// Longest timeout of IPVS: what the kernel takes with 1000 clock ticks a second.
+const MAX_TIMEOUT_S: u64 = 2_147_483;
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -338,7 +352,10 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
         READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
         parsed
     });
-    let (config, notices) = parsed?;
+    let (mut config, notices) = parsed?;
+    if let Some(ours) = &mut config.load_balancer {
+        ours.identity = node_name.into();
+    }
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
@@ -359,6 +376,55 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `-v`
+    pub(crate) verbosity: u64,
+    /// `--proc-sys`: the folder of kernel parameters. Ours.
+    pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
+    /// What an operator wants of it besides.
+    pub(crate) tools: Tools,
+}
+
+/// The operator's tools of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tools {
+    /// `--cleanup-config`
+    pub(crate) cleanup: bool,
+    /// `--from-kube-router`. Ours.
+    pub(crate) from_kube_router: bool,
+    /// `--dry-run`. Ours.
+    pub(crate) dry_run: bool,
+    /// `--output=json`. Ours.
+    pub(crate) json: bool,
+    /// `--record` and `--record-limit` in octets. Ours.
+    pub(crate) record: Option<(PathBuf, u64)>,
+}
+
+impl Tools {
+    fn new(m: &ArgMatches) -> Result<Tools, String> {
+        let record: String = one(m, "record");
+        let tools = Tools {
+            cleanup: one(m, "cleanup-config"),
+            from_kube_router: one(m, "from-kube-router"),
+            dry_run: one(m, "dry-run"),
+            json: one::<String>(m, "output") == "json",
+            record: (!record.is_empty()).then(|| (PathBuf::from(record), one::<u64>(m, "record-limit") << 20)),
+        };
+        let both = |flag: &str, other: &str| Err(format!("--{flag} and --{other} exclude each other"));
+        match &tools {
+            Tools { cleanup: true, dry_run: true, .. } => both("cleanup-config", "dry-run"),
+            Tools { cleanup: true, record: Some(_), .. } => both("cleanup-config", "record"),
+            Tools { dry_run: true, record: Some(_), .. } => both("dry-run", "record"),
+            Tools { cleanup: false, from_kube_router: true, .. } => {
+                Err("--from-kube-router goes with --cleanup-config".into())
+            }
+            Tools { cleanup: false, dry_run: false, json: true, .. } => {
+                Err("--output goes with --dry-run or --cleanup-config".into())
+            }
+            _ => Ok(tools),
+        }
+    }
 }
 
 /// What a command line asks for.
@@ -373,8 +439,24 @@ pub(crate) enum Asked {
 }
 
 /// Flags about the process that do something in the daemon.
-const PROCESS_BUILT: &[&str] =
-    &["bgp-drain-time", "cache-sync-timeout", "config", "hostname-override", "kubeconfig", "manifests", "master"];
+const PROCESS_BUILT: &[&str] = &[
+    "bgp-drain-time",
+    "cache-sync-timeout",
+    "cleanup-config",
+    "config",
+    "dry-run",
+    "from-kube-router",
+    "hostname-override",
+    "kubeconfig",
+    "manifests",
+    "master",
+    "output",
+    "proc-sys",
+    "record",
+    "record-limit",
+    "runtime-endpoint",
+    "v",
+];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
@@ -410,6 +492,10 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        verbosity: one(&matches, "v"),
+        proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
+        tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
     })))
 }
 
@@ -542,8 +628,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
-    if !run_router && !run_service_proxy {
-        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    let load_balancer = one::<bool>(m, "run-loadbalancer").then(|| LoadBalancerConfig {
+        default_class: one(m, "loadbalancer-default-class"),
+        sync_period_ms: u64::try_from(one::<Duration>(m, "loadbalancer-sync-period").as_millis()).unwrap_or(u64::MAX),
+        lease_namespace: LEASE_NAMESPACE.into(),
+        // The node's name, unless the daemon knows better.
+        identity: "".into(),
+    });
+    if !run_router && !run_service_proxy && load_balancer.is_none() {
+        return Err("nothing to do: none of --run-router, --run-service-proxy and --run-loadbalancer is on".into());
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
@@ -572,6 +665,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         admin: admin(m),
         health: listen(m, "health-addr", "health-port")?,
         metrics: metrics(m)?,
+        pprof: one(m, "enable-pprof"),
+        node_port_on_all: one(m, "nodeport-bindon-all-ip"),
+        node_port_range: m
+            .get_one("service-node-port-range")
+            .copied()
+            .filter(|_| m.value_source("service-node-port-range") == Some(ValueSource::CommandLine)),
+        ipvs_timeouts_s: timeouts(m)?,
+        ipvs_sync: one(m, "ipvs-sync-period"),
+        routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -584,6 +686,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         service_external_ip_range: list(m, "service-external-ip-range"),
         load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        load_balancer,
         ..default
     })
 }
@@ -613,6 +716,16 @@ fn passwords(m: &ArgMatches, peers: usize) -> Result<Vec<Option<String>>, String
             text => fairway_decode::base64(text).map(Some).ok_or(format!("{flag}: entry {} is not base64 text", i + 1)),
         })
         .collect()
+}
+
+/// The timeouts of IPVS, in seconds. What it cannot count in its clock ticks is refused by the kernel, as a notice.
+fn timeouts(m: &ArgMatches) -> Result<[u64; 3], String> {
+    let flags = ["service-tcp-timeout", "service-tcpfin-timeout", "service-udp-timeout"];
+    let times = flags.map(|flag| one::<u64>(m, flag));
+    match flags.iter().zip(times).find(|(_, time)| *time > MAX_TIMEOUT_S) {
+        Some((flag, _)) => Err(format!("--{flag} must be at most {MAX_TIMEOUT_S}s")),
+        None => Ok(times),
+    }
 }
 
 /// kube-router looks at the times only where graceful restart is on.
@@ -727,6 +840,25 @@ mod tests {
     }
 
     #[test]
+    fn the_allocator_runs_alone_and_has_its_flags() {
+        let off = "--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false \
+                   --enable-pod-egress=false";
+        assert!(errors(off)[0].1.contains("none of --run-router"), "{:?}", errors(off));
+        let (config, _) = parse("vm-001", &flags(&format!("{off} --run-loadbalancer"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(ours.default_class && ours.sync_period_ms == 60_000);
+        assert_eq!((&*ours.identity, &*ours.lease_namespace), ("vm-001", "kube-system"));
+        let more = "--run-loadbalancer --loadbalancer-default-class=false --loadbalancer-sync-period=1500ms \
+                    --loadbalancer-ip-range=10.1.0.0/24,fd00::/64";
+        let (config, _) = parse("vm-001", &flags(&format!("{off} {more}"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(!ours.default_class && ours.sync_period_ms == 1500);
+        assert_eq!(config.load_balancer_ip_range.len(), 2);
+        let (config, _) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(config.load_balancer, None);
+    }
+
+    #[test]
     fn lists_must_fit_each_other() {
         let e = errors("--peer-router-ips=192.168.1.201 --peer-router-asns=65002,65002");
         assert_eq!(e[0].0, None);
@@ -750,7 +882,7 @@ mod tests {
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --auto-mtu", "flag --v"]);
+        assert_eq!(about, ["flag --auto-mtu"]);
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
@@ -778,7 +910,7 @@ mod tests {
     #[test]
     fn every_word_form_of_the_log_level_is_read() {
         for text in ["-v3", "-v=3", "-v 3", "--v=3", "--v 3"] {
-            assert_eq!(run(text).notices.last().map(|n| n.subject.to_string()), Some("flag --v".into()), "{text}");
+            assert_eq!(run(text).verbosity, 3, "{text}");
         }
     }
 

@@ -50,7 +50,13 @@ pub(super) const OURS: &[&str] = &[
     "bgp-multipath-relax",
     "bgp-route-metric",
     "config",
+    "dry-run",
+    "from-kube-router",
     "manifests",
+    "output",
+    "proc-sys",
+    "record",
+    "record-limit",
 ];
 
 /// name, group, meaning
@@ -120,7 +126,16 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "YAML file with flags: their names as keys; the command line and FAIRWAY_<FLAG> in the environment go before it",
     ),
     ("config-sync-period", Older, "Had been how often the API server was asked; it is watched today"),
-    ("disable-source-dest-check", Overlay, "On AWS: let the instance forward packets that are not its own"),
+    (
+        "disable-source-dest-check",
+        Overlay,
+        "No effect: on AWS switch the source/destination check of the instances off yourself",
+    ),
+    (
+        "dry-run",
+        Ours,
+        "Print what the daemon would change on this node, and end; nothing is changed, nobody is spoken to",
+    ),
     ("enable-bfd", Router, "Detect failures of the neighbours of --peer-router-ips with BFD (RFC 5880)"),
     ("enable-cni", Overlay, "Write the CNI configuration and keep the bridge of pods"),
     ("enable-ibgp", Router, "Peer with the other nodes"),
@@ -128,8 +143,9 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ("enable-ipv6", General, "IPv6 services, routes and rules"),
     ("enable-overlay", Overlay, "Tunnels to nodes that are in another subnet"),
     ("enable-pod-egress", Overlay, "Masquerade what pods send out of the cluster"),
-    ("enable-pprof", Health, "Answer profilers on port 6060"),
+    ("enable-pprof", Health, "Answer profilers on port 6060 of localhost: /debug/pprof/"),
     ("excluded-cidrs", ServiceProxy, "Virtual servers with addresses in these are somebody else's and are left alone"),
+    ("from-kube-router", Ours, "With --cleanup-config: remove as well what kube-router left"),
     ("gobgp-admin-address", Router, "Address where the gobgp client is answered; what is no address means loopback"),
     ("gobgp-admin-port", Router, "TCP port where the gobgp client is answered (0-65535); 0: nowhere"),
     (
@@ -144,7 +160,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Kubernetes,
         "Name of this node's Node object; else NODE_NAME in the environment, else the host's name",
     ),
-    ("injected-routes-sync-period", Router, "How often learned routes are compared with the kernel"),
+    (
+        "injected-routes-sync-period",
+        Router,
+        "Routes are compared with the kernel at least so often; here once a minute at most (1s-)",
+    ),
     ("iptables-sync-period", Firewall, "How often network policies are compared with the kernel"),
     (
         "ipvs-graceful-period",
@@ -153,19 +173,31 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("ipvs-graceful-termination", ServiceProxy, "Let connections to removed endpoints go on until they end"),
     ("ipvs-permit-all", ServiceProxy, "At service addresses only the ports of services and ICMP get through"),
-    ("ipvs-sync-period", ServiceProxy, "How often virtual servers are compared with the kernel"),
+    (
+        "ipvs-sync-period",
+        ServiceProxy,
+        "The proxy's planes are compared with the kernel at least so often; here once a minute at most (1s-)",
+    ),
     (
         "kubeconfig",
         Kubernetes,
         "File that says where the API server is and who we are; without it and --master the daemon is a pod",
     ),
-    ("loadbalancer-default-class", LoadBalancer, "Give addresses to services without a class as well"),
+    (
+        "loadbalancer-default-class",
+        LoadBalancer,
+        "Give addresses also to services whose class is `default` or none; otherwise only to class `kube-router`",
+    ),
     (
         "loadbalancer-ip-range",
         LoadBalancer,
         "Addresses to give to services, and with strict validation all that are accepted from others",
     ),
-    ("loadbalancer-sync-period", LoadBalancer, "How often given addresses are checked"),
+    (
+        "loadbalancer-sync-period",
+        LoadBalancer,
+        "How often all services are looked at again, and what the API server refused is tried again",
+    ),
     ("manifests", Ours, "A folder of manifests in place of a cluster; edits take effect"),
     ("masquerade-all", ServiceProxy, "Masquerade all connections to services"),
     ("master", Kubernetes, "URL of the API server; goes before that of --kubeconfig"),
@@ -183,6 +215,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Router,
         "Every node peers with every other; without it only those of one AS (annotation kube-router.io/node.asn)",
     ),
+    ("output", Ours, "Form of what --dry-run and --cleanup-config print: text or json"),
     ("overlay-encap", Overlay, "Kind of tunnel: ipip or fou"),
     ("overlay-encap-port", Overlay, "UDP port of fou tunnels (1024-65535)"),
     ("overlay-type", Overlay, "Tunnels to nodes of other subnets (subnet) or to all (full)"),
@@ -202,13 +235,28 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("peer-router-ports", Router, "Their TCP ports, one for each or none (179)"),
     (
+        "proc-sys",
+        Ours,
+        "Folder of the kernel's parameters; a container that is not privileged has them read-only, and mounts them elsewhere",
+    ),
+    (
+        "record",
+        Ours,
+        "Write everything that the daemon is told into this file, for `fairway replay`; without passwords",
+    ),
+    ("record-limit", Ours, "Recording ends when the file has so many MiB (1-1048576); the daemon goes on"),
+    (
         "router-id",
         Router,
         "BGP identifier: an IPv4 address, or `generate` to make it of the node's address; empty: the node's IPv4 address",
     ),
-    ("routes-sync-period", Router, "How often routes and neighbours are compared with what they should be"),
+    ("routes-sync-period", Router, "As --injected-routes-sync-period; the shorter of both counts"),
     ("run-firewall", Firewall, "Network policies"),
-    ("run-loadbalancer", LoadBalancer, "Give addresses to services of type LoadBalancer"),
+    (
+        "run-loadbalancer",
+        LoadBalancer,
+        "Give addresses to services of type LoadBalancer; of all daemons with this flag one does, by a Lease",
+    ),
     ("run-router", Router, "BGP and routes"),
     ("run-service-proxy", ServiceProxy, "Services, in IPVS"),
     ("runtime-endpoint", ServiceProxy, "Socket of the container runtime, for direct server return: unix:///PATH"),
@@ -218,7 +266,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         ServiceProxy,
         "With strict validation: external IPs of services are accepted in these only",
     ),
-    ("service-node-port-range", ServiceProxy, "Ports of node ports, as LOW-HIGH"),
+    ("service-node-port-range", ServiceProxy, "Ports of node ports, as LOW-HIGH; a service with another gets a notice"),
     (
         "service-tcp-timeout",
         ServiceProxy,
@@ -232,7 +280,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "External and load balancer addresses count only in the ranges given for them",
     ),
     ("use-nftables-for-netpol", Firewall, "kube-router's choice of nftables for policies; here everything is nftables"),
-    ("v", General, "How much is logged"),
+    ("v", General, "How much is logged: 1 changes of objects, 2 requests to the kernel, 3 each entry of them"),
 ];
 
 /// What a flag means.

@@ -17,12 +17,31 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bgp-graceful-restart-time", "whole seconds only"),
     ("bgp-holdtime", "whole seconds only"),
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
+    ("disable-source-dest-check", "accepted, without effect: the daemon does not talk to AWS"),
+    ("enable-pprof", "at localhost only; a CPU profile, no heap"),
     ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    (
+        "injected-routes-sync-period",
+        "an upper bound: the kernel is looked at once a minute anyway, and tells of changes",
+    ),
+    ("ipvs-sync-period", "an upper bound: the kernel is looked at once a minute anyway"),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
+    (
+        "loadbalancer-ip-range",
+        "network and broadcast addresses are not given, nor what is in --service-cluster-ip-range",
+    ),
+    ("loadbalancer-sync-period", "holds for every round; kube-router's goes on every minute"),
     ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
+    ("nodeport-bindon-all-ip", "not at loopback and link-local addresses, which kube-router binds without use"),
     ("overlay-type", "other words are refused; for kube-router they mean no tunnels"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
-    ("service-node-port-range", "checked always, not only with the firewall"),
+    (
+        "run-loadbalancer",
+        "works alone; a daemon that lost the Lease competes again; without POD_NAME it is the node's name",
+    ),
+    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
+    ("service-node-port-range", "checked always, not only with the firewall; a service outside of it gets a notice"),
+    ("v", "1: objects, 2: requests to the kernel, 3: each of their entries"),
 ];
 
 /// One flag that differs.

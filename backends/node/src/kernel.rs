@@ -1,10 +1,13 @@
 //! All planes of the real kernel behind one value.
 
+use std::path::PathBuf;
+
 use fairway_backend_filter::FilterBackend;
-use fairway_backend_ipvs::IpvsBackend;
+use fairway_backend_ipvs::{IpvsBackend, Timeouts};
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
+use fairway_desired::ipvs::TIMEOUTS;
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Pod, Route, Rule, Sysctl, Table,
+    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::NodeConfig;
 
@@ -53,6 +56,8 @@ pub struct RealKernel {
     filter: Option<FilterBackend>,
     /// Only where the pods of this node are known.
     pods: Option<PodBackend>,
+    /// The timeouts of IPVS were set, so they are looked at.
+    timeouts: bool,
 }
 
 impl RealKernel {
@@ -69,11 +74,40 @@ impl RealKernel {
             return Err(OpenError::Dummy);
         }
         let ipvs = ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone()));
-        Ok(RealKernel { route, ipvs, filter, pods: None })
+        Ok(RealKernel { route, ipvs, filter, pods: None, timeouts: false })
     }
 }
 
 impl RealKernel {
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RealKernel {
+        self.route = self.route.with_proc_sys(folder);
+        self
+    }
+
+    /// Opens what is there, to take away what is ours: a kernel without IPVS or nftables has nothing of ours in them.
+    /// Returns as well which planes are absent.
+    ///
+    /// # Errors
+    /// If the system gives no socket.
+    pub fn open_for_cleanup(config: &NodeConfig) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
+        let mut absent = vec![PlaneId::Pod];
+        let ipvs = match IpvsBackend::new() {
+            Ok(ipvs) => Some(ipvs.with_excluded(config.excluded_cidrs.clone())),
+            Err(fairway_backend_ipvs::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let filter = match FilterBackend::new() {
+            Ok(filter) => Some(filter),
+            Err(fairway_backend_filter::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
+        absent.extend(filter.is_none().then_some(PlaneId::Filter));
+        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: None, timeouts: false }, absent))
+    }
+
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
     #[must_use]
     pub fn with_pods(mut self, pods: PodSpaces) -> RealKernel {
@@ -101,7 +135,44 @@ macro_rules! routed {
     };
 }
 
-routed!(Sysctl, Link, Addr, Rule, Route);
+routed!(Link, Addr, Rule, Route);
+
+/// IPVS keeps its timeouts itself; all other parameters are files.
+impl Backend<Sysctl> for RealKernel {
+    fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
+        let mut table = Backend::<Sysctl>::observe(&mut self.route)?;
+        if let Some(ipvs) = self.ipvs.as_mut().filter(|_| self.timeouts) {
+            let Timeouts { tcp_s, tcp_fin_s, udp_s } = ipvs.timeouts()?;
+            table.extend(TIMEOUTS.into_iter().zip([tcp_s, tcp_fin_s, udp_s]).map(|(key, s)| (key.into(), s.into())));
+        }
+        Ok(table)
+    }
+
+    fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let which = TIMEOUTS.iter().position(|key| **key == **op.key());
+            outcomes.extend(match (which, op) {
+                (Some(which), Op::Put(_, seconds)) => vec![self.set_timeout(which, *seconds)?],
+                _ => Backend::<Sysctl>::apply(&mut self.route, std::slice::from_ref(op))?,
+            });
+        }
+        Ok(outcomes)
+    }
+}
+
+impl RealKernel {
+    fn set_timeout(&mut self, which: usize, seconds: i64) -> Result<Outcome, Fault> {
+        let ipvs = self.ipvs.as_mut().ok_or_else(|| absent("IPVS"))?;
+        let Some(seconds) = u32::try_from(seconds).ok().filter(|seconds| *seconds > 0) else {
+            return Ok(Outcome::Refused(rustix::io::Errno::INVAL.raw_os_error()));
+        };
+        self.timeouts = true;
+        // 0 leaves the others as they are.
+        let only = |this| if which == this { seconds } else { 0 };
+        ipvs.set_timeouts(Timeouts { tcp_s: only(0), tcp_fin_s: only(1), udp_s: only(2) })
+    }
+}
 
 impl Backend<Ipvs> for RealKernel {
     fn observe(&mut self) -> Result<Table<Ipvs>, Fault> {
@@ -132,7 +203,11 @@ impl Backend<Pod> for RealKernel {
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
         self.pods
             .as_mut()
-            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .ok_or_else(|| {
+                Fault::Unsupported(
+                    "direct server return: no container runtime that knows the pods (--runtime-endpoint)".into(),
+                )
+            })?
             .apply(ops)
     }
 }

@@ -1,7 +1,8 @@
 //! The backend: one socket, and what it knows of the kernel between two observations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairway_desired::{
@@ -12,8 +13,9 @@ use fairway_netlink::{Errno, Error, Message, Protocol, Socket};
 
 use crate::link::Links;
 use crate::monitor::Writer;
+use crate::sysctl::Sysctls;
 use crate::wire::errno::{EOPNOTSUPP, EPERM};
-use crate::{addr, link, route, rule, sysctl};
+use crate::{addr, link, route, rule};
 
 /// The interface that is ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
@@ -38,6 +40,7 @@ pub struct RouteBackend {
     /// Who writes, for a monitor.
     pub(crate) writer: Arc<Writer>,
     pub(crate) known: Known,
+    sysctls: Sysctls,
 }
 
 /// What the backend remembers. Forgotten when the socket is lost.
@@ -47,8 +50,6 @@ pub(crate) struct Known {
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
-    /// Kernel parameters that were ever written.
-    pub(crate) sysctls: BTreeSet<Arc<str>>,
 }
 
 /// Device and inode of a network namespace's file.
@@ -88,7 +89,15 @@ impl RouteBackend {
         let socket = Socket::open(Protocol::Route)?;
         let writer = Arc::new(Writer::default());
         writer.is(&socket);
-        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known: Known::default() })
+        let (known, sysctls) = (Known::default(), Sysctls::default());
+        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known, sysctls })
+    }
+
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RouteBackend {
+        self.sysctls.folder = folder;
+        self
     }
 
     /// Whether the kernel can make interfaces of a kind. Nothing is made: the kernel looks the kind up before it refuses
@@ -121,10 +130,7 @@ impl RouteBackend {
         };
         let result = what(&mut socket, &mut self.known);
         match &result {
-            Err(Fault::Lost) => {
-                let sysctls = std::mem::take(&mut self.known.sysctls);
-                self.known = Known { sysctls, ..Known::default() };
-            }
+            Err(Fault::Lost) => self.known = Known::default(),
             _ => self.socket = Some(socket),
         }
         result
@@ -135,11 +141,11 @@ impl Backend<Sysctl> for RouteBackend {
     /// The parameters that this backend ever wrote. There is no table of those that are ours: a daemon that starts
     /// writes what it wants, and what has the right value already is not written.
     fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
-        Ok(sysctl::observe(&self.known))
+        Ok(self.sysctls.observe())
     }
 
     fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {
-        Ok(ops.iter().map(|op| sysctl::apply(&mut self.known, op)).collect())
+        Ok(ops.iter().map(|op| self.sysctls.apply(op)).collect())
     }
 }
 

@@ -36,6 +36,14 @@ where
         Lane { reconciler: Reconciler::new(config, seed), off: false, parked: BTreeMap::new(), fault: None }
     }
 
+    /// The table is read again at least so often. Somebody who asks for less than a second wants it often, not always.
+    pub(crate) fn at_least_each(mut self, period: Time) -> Self {
+        // An interval is drawn from up to five quarters of the mean.
+        let mean = period.max(Time::from_secs(1)) / 5 * 4;
+        self.reconciler = self.reconciler.with_resync(Config::default().resync.min(mean));
+        self
+    }
+
     pub(crate) fn with_owner(mut self, owner: Owner<P>) -> Self {
         self.reconciler = self.reconciler.with_owner(owner);
         self
@@ -62,9 +70,11 @@ where
         self.off || self.reconciler.is_settled()
     }
 
-    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>) {
+    /// Changes what should be, because of something that was heard of then.
+    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>, heard: Option<Time>) {
+        let heard = heard.filter(|_| !self.off);
         for op in ops {
-            self.reconciler.desire(op);
+            self.reconciler.desire_since(op, heard);
         }
     }
 
@@ -92,6 +102,7 @@ where
             pending_deletes: reconciler.pending_deletes(),
             parked: self.parked().map(|(_, key, outcome)| (key, outcome)).collect(),
             stats: reconciler.stats(),
+            latency: reconciler.latency(),
             fault: reconciler.fault().cloned(),
         }
     }
@@ -118,7 +129,7 @@ where
                 Fault::Interrupted => "interrupted again and again".to_string(),
                 Fault::Lost => "socket lost or overrun again and again".to_string(),
                 Fault::Denied => "no permission".to_string(),
-                Fault::Unsupported(what) => format!("not supported by this kernel: {what}"),
+                Fault::Unsupported(what) => format!("not supported here: {what}"),
             },
         });
         if fault != self.fault {

@@ -42,6 +42,56 @@ fn built_up_in_rank_order_and_announced_last() {
 }
 
 #[test]
+fn programming_latency_counts_changes_after_the_first_lists_from_their_arrival() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    let latency = |host: &Host| {
+        let planes = host.agent.planes();
+        let of = |id| planes.iter().find(|plane| plane.plane == id).map(|plane| plane.latency).unwrap();
+        (of(PlaneId::Ipvs), of(PlaneId::Addr))
+    };
+    assert!(latency(&host).0.is_empty(), "what was listed at first is no change");
+    host.now += Duration::from_secs(5);
+    host.agent.arrived(host.now - Duration::from_millis(3));
+    host.input([put(slice(1, &[1, 2, 7]))]);
+    let (ipvs, addr) = latency(&host);
+    // The endpoint is one of a cluster IP and of an external one.
+    assert_eq!((ipvs.len(), ipvs.sum(), addr.len()), (2, Duration::from_millis(6), 0));
+    // Another look at the kernel is nothing that was heard.
+    host.agent.resync();
+    host.drain();
+    assert_eq!(latency(&host).0.len(), 2);
+    let announced = host.agent.announced();
+    assert_eq!((announced.addresses, announced.withdrawn_addresses, announced.prefixes), (2, 0, 1));
+    host.input([del(&service(2, Scheduler::Rr))]);
+    assert_eq!(host.agent.announced().withdrawn_addresses, 1);
+}
+
+#[test]
+fn planes_are_looked_at_at_least_as_often_as_the_periods_say() {
+    let second = Duration::from_secs(1);
+    let looks = |proxy: u64, routes: u64| {
+        let (ipvs_sync, routes_sync) = (second * proxy as u32, second * routes as u32);
+        let mut host = started(NodeConfig { ipvs_sync, routes_sync, ..config() }, Kernel::default(), &cluster());
+        let count = |host: &Host, plane| {
+            host.agent.planes().iter().find(|view| view.plane == plane).map(|view| view.stats.observations).unwrap()
+        };
+        let before = (count(&host, PlaneId::Ipvs), count(&host, PlaneId::Route));
+        for _ in 0..300 {
+            host.now += second;
+            host.input([Input::Tick]);
+        }
+        (count(&host, PlaneId::Ipvs) - before.0, count(&host, PlaneId::Route) - before.1)
+    };
+    // In 300 s.
+    let (ipvs, route) = looks(300, 60);
+    assert!((3..=7).contains(&ipvs) && (5..=9).contains(&route), "once a minute, or so: {ipvs}, {route}");
+    let (ipvs, route) = looks(10, 300);
+    assert!((30..=50).contains(&ipvs) && (3..=7).contains(&route), "{ipvs}, {route}");
+    let (ipvs, route) = looks(0, 5);
+    assert!((200..=300).contains(&ipvs) && (60..=100).contains(&route), "never more than each second: {ipvs}, {route}");
+}
+
+#[test]
 fn torn_down_in_reverse_and_withdrawn_first() {
     let mut host = started(config(), Kernel::default(), &cluster());
     host.kernel.log.clear();

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use fairway_desired::filter::{
     Action, Base, Datum, Field, FieldType, Hook, IcmpKind, Key, Match, Name, Rule, Set, Value, Verdict,
 };
-use fairway_desired::{Family, LinkKind, LinkValue};
+use fairway_desired::{Family, LinkKind, LinkValue, ipvs};
 use fairway_objects::{Kind, Notice, ObjectKey, ObjectName, Subject};
 
 use crate::state::State;
@@ -37,7 +37,10 @@ pub(crate) fn set(name: &str, family: Family) -> Name {
 
 pub(crate) fn render(state: &State) -> Claims {
     let mut claims = Claims::default();
-    sysctls(state, &mut claims);
+    // Who only gives addresses leaves the kernel alone.
+    if state.config.run_router || state.config.run_service_proxy {
+        sysctls(state, &mut claims);
+    }
     if state.is_router() {
         return claims;
     }
@@ -98,6 +101,11 @@ fn sysctls(state: &State, claims: &mut Claims) {
     put("net/ipv4/vs/expire_nodest_conn", 1);
     // A persistent client whose real server takes no new connections gets another one.
     put("net/ipv4/vs/expire_quiescent_template", 1);
+    for (path, seconds) in ipvs::TIMEOUTS.into_iter().zip(state.config.ipvs_timeouts_s) {
+        if seconds > 0 {
+            put(path, i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+    }
     // Service addresses are on every node; none may answer ARP for them.
     put("net/ipv4/conf/all/arp_ignore", 1);
     put("net/ipv4/conf/all/arp_announce", 2);

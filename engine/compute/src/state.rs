@@ -79,6 +79,12 @@ impl State {
         self.own()?.best_ip(family == Family::V6)
     }
 
+    /// The addresses at which node ports are answered beside those of the Node object, sorted.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.config.node_port_on_all.then(|| self.links.own_addresses());
+        all.into_iter().flatten()
+    }
+
     /// The permitted families.
     pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
         [Family::V4, Family::V6].into_iter().filter(|f| self.enabled(*f))

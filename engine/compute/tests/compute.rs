@@ -263,6 +263,157 @@ fn direct_server_return_has_a_mark_and_no_address_on_the_node() {
 }
 
 #[test]
+fn every_virtual_server_has_an_owner_that_can_be_named() {
+    let mut compute = Compute::new(config());
+    let dsr = service("dsr", |s| {
+        (s.created_s, s.cluster_ips, s.external_ips) = (2, vec![ip("12.0.0.2")], vec![ip("10.0.0.3")]);
+        s.dsr_tunnel = true;
+        s.ports[0].port = 8080;
+    });
+    // Wants what the others have.
+    let late = service("late", |s| (s.created_s, s.external_ips) = (3, vec![ip("10.0.0.3")]));
+    feed(&mut compute, [node("n1", 1), service("web", |_| {}), dsr, slice("dsr", &[("11.0.1.5", "n1", READY)]), late]);
+    let owned = |compute: &Compute| -> Vec<String> {
+        compute.owned(None).map(|o| format!("{} {}:{} {:?}", o.service, o.address, o.port, o.protocol)).collect()
+    };
+    let wanted = [
+        "default/late 10.0.0.3:80 Tcp",
+        "default/dsr 10.0.0.3:8080 Tcp",
+        "default/web 12.0.0.1:80 Tcp",
+        "default/dsr 12.0.0.2:8080 Tcp",
+        "default/dsr 10.0.0.3:8080 Tcp",
+    ];
+    assert_eq!(owned(&compute), wanted);
+    // In pages, and as many as there are in the kernel or more.
+    let mut paged = vec![];
+    let mut after = None;
+    loop {
+        let Some(one) = compute.owned(after.as_ref()).next() else { break };
+        after = Some(one.key.clone());
+        paged.push(one);
+    }
+    assert_eq!(paged, compute.owned(None).collect::<Vec<_>>());
+    let all: BTreeSet<_> = paged.into_iter().map(|owned| owned.key).collect();
+    assert!(compute.desired().ipvs.keys().all(|key| all.contains(&key.server)));
+    compute.handle(Delta::Del(service("dsr", |_| {}).key()));
+    compute.handle(Delta::Del(service("web", |_| {}).key()));
+    compute.flush();
+    assert_eq!(owned(&compute), ["default/late 10.0.0.3:80 Tcp", "default/late 12.0.0.1:80 Tcp"]);
+}
+
+#[test]
+fn node_ports_are_on_every_address_of_the_node_if_asked() {
+    let with = |address: &str, more: &str| {
+        let mut one = interface(address, true, true);
+        one.addresses.push(ip(more));
+        one
+    };
+    let objects = || {
+        let ported = service("web", |s| s.ports[0].node_port = Some(30080));
+        [node("n1", 1), ported, slice("web", &[("11.0.1.5", "n1", READY)])]
+    };
+    let ports = |compute: &Compute| -> Vec<String> {
+        servers(&compute.desired()).into_keys().filter(|server| server.contains(":30080")).collect()
+    };
+    let mut compute = Compute::new(NodeConfig { node_port_on_all: true, ..config() });
+    compute.handle(Delta::Listed(Kind::Node));
+    let eth0 = with("192.168.1.1/24", "10.9.9.9");
+    let named: [(&str, Interface); 4] = [
+        ("eth0", eth0.clone()),
+        ("lo", interface("127.0.0.1/8", true, true)),
+        ("kube-bridge", interface("11.0.1.1/24", true, true)),
+        ("eth1", with("169.254.1.1/16", "fd00::1")),
+    ];
+    compute.interfaces(named.into_iter().map(|(name, interface)| (name.into(), interface)).collect());
+    feed(&mut compute, objects());
+    assert_eq!(ports(&compute), ["10.9.9.9:30080/Tcp", "192.168.1.1:30080/Tcp"], "one family, no loopback, no bridge");
+    // They come and go with the addresses, and nothing else is rendered for it.
+    compute.interface(&"eth2".into(), Some(interface("10.8.8.8/24", true, true)));
+    assert_eq!(compute.flush().rendered, 1);
+    assert!(ports(&compute).contains(&"10.8.8.8:30080/Tcp".to_string()));
+    compute.interface(&"eth2".into(), None);
+    compute.flush();
+    assert_eq!(ports(&compute).len(), 2);
+    let mut compute = Compute::new(config());
+    compute.handle(Delta::Listed(Kind::Node));
+    compute.interfaces([("eth0".into(), eth0)].into());
+    feed(&mut compute, objects());
+    assert_eq!(ports(&compute), ["192.168.1.1:30080/Tcp"]);
+}
+
+#[test]
+fn a_node_port_outside_the_range_is_said_if_there_is_one() {
+    let said = |node_port_range| {
+        let ported = service("web", |s| s.ports[0].node_port = Some(29999));
+        let (desired, notices) = computed(NodeConfig { node_port_range, ..config() }, vec![node("n1", 1), ported]);
+        assert!(servers(&desired).contains_key("192.168.1.1:29999/Tcp"), "it is served all the same");
+        notices.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(said(None), <[String; 0]>::default());
+    assert_eq!(said(Some((29999, 30010))), <[String; 0]>::default());
+    let notices = said(Some((30000, 30010)));
+    assert!(notices.len() == 1 && notices[0].contains("spec.ports[0].nodePort"), "{notices:?}");
+    assert!(notices[0].contains("29999 is outside --service-node-port-range 30000-30010"), "{notices:?}");
+}
+
+#[test]
+fn timeouts_of_connections_are_parameters_if_they_are_given() {
+    let timeouts = |config: NodeConfig| -> Vec<(String, i64)> {
+        let (desired, _) = computed(config, vec![node("n1", 1)]);
+        desired.sysctl.into_iter().filter(|(key, _)| key.contains("timeout")).map(|(k, v)| (k.to_string(), v)).collect()
+    };
+    assert_eq!(timeouts(config()), []);
+    let given = NodeConfig { ipvs_timeouts_s: [600, 0, 30], ..config() };
+    assert_eq!(timeouts(given.clone()), [("ipvs/timeout-tcp".into(), 600), ("ipvs/timeout-udp".into(), 30)]);
+    assert_eq!(timeouts(NodeConfig { run_service_proxy: false, ..given }), []);
+}
+
+#[test]
+fn health_checks_count_ready_endpoints_of_this_node() {
+    let check = |s: &mut Service| {
+        (s.external_traffic_policy, s.health_check_node_port) = (TrafficPolicy::Local, Some(31000));
+    };
+    let checks = |objects: Vec<Object>| {
+        let mut compute = Compute::new(config());
+        feed(&mut compute, objects);
+        assert_eq!(compute.health_checks(), [], "not before all is known");
+        Kind::ALL.into_iter().for_each(|kind| compute.handle(Delta::Listed(kind)));
+        compute.flush();
+        let all = compute.health_checks();
+        all.iter().map(|c| format!("{} {} {}", c.port, c.service, c.local_endpoints)).collect::<Vec<_>>()
+    };
+    let endpoints = [
+        ("11.0.1.5", "n1", READY),
+        ("11.0.1.6", "n1", TERMINATING),
+        ("11.0.1.7", "n1", NOT_READY),
+        ("11.0.2.5", "n2", READY),
+    ];
+    let web = |change: fn(&mut Service)| vec![node("n1", 1), service("web", change), slice("web", &endpoints)];
+    assert_eq!(checks(web(|_| {})), <[&str; 0]>::default());
+    assert_eq!(checks(web(check)), ["31000 default/web 1"]);
+    assert_eq!(checks(web(|s| s.health_check_node_port = Some(31000))), <[&str; 0]>::default());
+    // The older of two has the port.
+    let mut two = web(check);
+    two.push(service("young", |s| {
+        check(s);
+        (s.created_s, s.cluster_ips) = (9, vec![ip("12.0.0.9")]);
+    }));
+    assert_eq!(checks(two), ["31000 default/web 1"]);
+    // Each change has a new number, and nothing else has.
+    let mut compute = Compute::new(config());
+    feed(&mut compute, web(check));
+    let version = compute.health_version();
+    feed(&mut compute, [slice("web", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY)])]);
+    assert_eq!(compute.health_version(), version);
+    feed(&mut compute, [slice("web", &[])]);
+    assert!(compute.health_version() > version);
+    compute.handle(Delta::Del(service("web", |_| {}).key()));
+    compute.flush();
+    Kind::ALL.into_iter().for_each(|kind| compute.handle(Delta::Listed(kind)));
+    assert_eq!(compute.health_checks(), []);
+}
+
+#[test]
 fn nothing_may_be_deleted_before_every_kind_was_listed() {
     let mut compute = Compute::new(config());
     for kind in [Kind::Node, Kind::Service] {
@@ -635,7 +786,7 @@ proptest! {
 
     #[test]
     fn incremental_equals_from_scratch(steps in prop::collection::vec(step(), 1..60), mesh in any::<bool>()) {
-        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, enable_ipv6: true, ..config() };
+        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, node_port_on_all: mesh, enable_ipv6: true, ..config() };
         let mut compute = Compute::new(config.clone());
         let mut applied = Desired::default();
         let mut standing = BTreeSet::new();

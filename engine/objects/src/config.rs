@@ -3,6 +3,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use ipnet::IpNet;
 
@@ -168,6 +169,19 @@ impl Default for RouterSessions {
     }
 }
 
+/// `--run-loadbalancer` and its companions: this daemon may give addresses to services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerConfig {
+    /// `--loadbalancer-default-class`: services without a class are ours as well.
+    pub default_class: bool,
+    /// `--loadbalancer-sync-period` in ms: how often everything is looked at again, and what was refused tried again.
+    pub sync_period_ms: u64,
+    /// `POD_NAMESPACE`: where the Lease is.
+    pub lease_namespace: Arc<str>,
+    /// `POD_NAME`: who we are in the election.
+    pub identity: Arc<str>,
+}
+
 /// What this daemon is on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -232,6 +246,18 @@ pub struct NodeConfig {
     pub health: Option<SocketAddr>,
     /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
     pub metrics: Option<(SocketAddr, String)>,
+    /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
+    pub pprof: bool,
+    /// `--nodeport-bindon-all-ip`: node ports on every address of the node.
+    pub node_port_on_all: bool,
+    /// `--service-node-port-range`, if it was given: others are worth a notice.
+    pub node_port_range: Option<(u16, u16)>,
+    /// `--service-tcp-timeout`, `--service-tcpfin-timeout` and `--service-udp-timeout` in seconds; 0: as it is.
+    pub ipvs_timeouts_s: [u64; 3],
+    /// `--ipvs-sync-period`: the planes of the proxy are looked at at least so often.
+    pub ipvs_sync: Duration,
+    /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
+    pub routes_sync: Duration,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -248,6 +274,10 @@ pub struct NodeConfig {
     pub load_balancer_ip_range: Vec<IpNet>,
     /// `--strict-external-ip-validation`
     pub strict_external_ip_validation: bool,
+    /// `--run-loadbalancer`
+    pub load_balancer: Option<LoadBalancerConfig>,
+    /// Notices about Kubernetes' objects become Events: there is an API server that takes them.
+    pub events: bool,
 }
 
 impl NodeConfig {
@@ -280,6 +310,12 @@ impl NodeConfig {
             admin: vec![],
             health: None,
             metrics: None,
+            pprof: false,
+            node_port_on_all: false,
+            node_port_range: None,
+            ipvs_timeouts_s: [0; 3],
+            ipvs_sync: Duration::from_secs(300),
+            routes_sync: Duration::from_secs(60),
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,
@@ -288,6 +324,8 @@ impl NodeConfig {
             service_external_ip_range: vec![],
             load_balancer_ip_range: vec![],
             strict_external_ip_validation: true,
+            load_balancer: None,
+            events: false,
         }
     }
 

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::conntrack::Conntrack;
 use crate::filter::Ruleset;
-use crate::ipvs::Ipvs;
+use crate::ipvs::{Ipvs, Timeouts};
 use crate::types::{HostId, LanId};
 
 /// The interface that carries service addresses; ours.
@@ -31,7 +31,10 @@ const V6_KERNEL_METRIC: u32 = 256;
 const DEFAULT_TABLE: u32 = 253;
 
 /// Every sysctl we know, with its value at boot.
-const SYSCTLS: [(&str, i64); 13] = [
+const SYSCTLS: [(&str, i64); 16] = [
+    ("ipvs/timeout-tcp", 900),
+    ("ipvs/timeout-tcpfin", 120),
+    ("ipvs/timeout-udp", 300),
     ("net/bridge/bridge-nf-call-ip6tables", 0),
     ("net/bridge/bridge-nf-call-iptables", 0),
     ("net/ipv4/conf/all/arp_announce", 0),
@@ -50,6 +53,9 @@ const SYSCTLS: [(&str, i64); 13] = [
 /// A sysctl by its place in [`SYSCTLS`]: every packet asks for several, so they are not looked up by name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Switch {
+    TimeoutTcp,
+    TimeoutFin,
+    TimeoutUdp,
     BridgeV6,
     BridgeV4,
     #[expect(dead_code, reason = "accepted and observed, without effect")]
@@ -525,7 +531,13 @@ impl Kernel {
         if i32::try_from(value).is_err() || (path.ends_with("hash_policy") && !(0..=3).contains(&value)) {
             return Err(EINVAL);
         }
+        if path.starts_with("ipvs/") && value <= 0 {
+            return Err(EINVAL);
+        }
         *slot = value;
+        let timeout = |of: Switch| Duration::from_secs(u64::try_from(self.switch(of)).unwrap_or_default());
+        let timeouts = [Switch::TimeoutTcp, Switch::TimeoutFin, Switch::TimeoutUdp].map(timeout);
+        self.ipvs.timeouts = Timeouts(timeouts);
         Ok(())
     }
 

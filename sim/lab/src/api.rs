@@ -16,7 +16,7 @@ use fairway_agent::{Input, watched};
 use fairway_api::Api;
 use fairway_apiserver::{Kubelets, Options, Running, Server};
 use fairway_backend_kube::{Access, Cluster, Health, Start, Tell, Watched};
-use fairway_node::{Command, Inlet};
+use fairway_node::Ended;
 use fairway_objects::{Kind, NodeConfig};
 use fairway_scenario::ApiServer;
 use fairway_stage::misbehaviour;
@@ -93,7 +93,13 @@ impl Serving {
     }
 
     /// The watches of a node begin, and its agent gets what they tell.
-    pub(crate) fn follow(&self, config: &NodeConfig, seed: u64, inlet: Inlet, notices: Tell) -> io::Result<Watching> {
+    pub(crate) fn follow(
+        &self,
+        config: &NodeConfig,
+        seed: u64,
+        input: impl Fn(Input) -> Result<(), Ended> + Send + 'static,
+        notices: Tell,
+    ) -> io::Result<Watching> {
         let watched = watched(config).iter().map(|kind| Watched { kind: *kind, field_selector: None }).collect();
         let start = Start { access: self.access(), watched, seed, notices };
         let (cluster, mut inbox) = Cluster::start(start).map_err(io::Error::other)?;
@@ -102,7 +108,7 @@ impl Serving {
         // It ends when the watches do, or when the agent is gone.
         std::thread::Builder::new().name(format!("objects {}", config.node_name)).spawn(move || {
             while let Some(delta) = inbox.recv() {
-                if inlet.send(Command::Input(Input::Delta(delta))).is_err() {
+                if input(Input::Delta(delta)).is_err() {
                     return;
                 }
                 count.fetch_add(1, Ordering::SeqCst);

@@ -247,7 +247,7 @@ impl Lab {
         })
         .map_err(|error| LabError::Agent { host: name.into(), message: error.to_string() })?;
         if host.role == host::Role::Node {
-            let watching = self.serving.follow(&config, seed, agent.inlet(), Box::new(tell));
+            let watching = self.serving.follow(&config, seed, agent.inputs(), Box::new(tell));
             host.watching = Some(watching?);
         }
         host.agent = Some(agent);
@@ -262,7 +262,9 @@ impl Lab {
         if let Some(foreign) = host.foreign.take() {
             match how {
                 Command::Shutdown => foreign.terminate(),
-                Command::Kill | Command::Input(_) | Command::Ask(_) | Command::Watches(_) => drop(foreign),
+                Command::Kill | Command::Input(_) | Command::Ask(_) | Command::Watches(_) | Command::Writes(_) => {
+                    drop(foreign)
+                }
             }
             return true;
         }

@@ -61,6 +61,7 @@ pub(crate) fn service(n: u8, scheduler: Scheduler) -> Object {
         local: false,
         skip_lb_ips: false,
         advertise: Advertise::default(),
+        wish: fairway_objects::LoadBalancerWish::default(),
     }))
 }
 
