@@ -1,6 +1,6 @@
 # One entry for people and CI: `make test` installs what it needs, then runs everything CI runs.
 
-.PHONY: test build unit fuzz scenarios kernel netns interop uml guest image-root image lint bench bench-kernel bench-bgp \
+.PHONY: test build unit fuzz scenarios kernel netns interop uml guest image-root image lint bench bench-kernel bench-node bench-bgp \
   bench-bgp-scale deps
 
 # What mostly waits runs beside the compiler of the lab's kernel.
@@ -135,3 +135,9 @@ bench-kernel: kernel
 	cargo build --locked -p fairway-uml
 	cargo bench --locked -p fairway-benches --bench kernel \
 	  --config "target.'cfg(unix)'.runner = ['$(CURDIR)/target/debug/umlrun', '-t', '900', '-m', '2048', '-o', '$(CURDIR)/target/guest', '--']"
+
+# The daemon as a process against our API server, with up to 10,000 services, in the lab's kernel. Takes about five minutes.
+bench-node: build kernel
+	cargo build --locked -p fairway-uml
+	FAIRWAY=$(CURDIR)/$(FAIRWAY) cargo bench --locked -p fairway-benches --bench node \
+	  --config "target.'cfg(unix)'.runner = ['$(CURDIR)/target/debug/umlrun', '-t', '900', '-m', '3072', '-o', '$(CURDIR)/target/guest', '--']"

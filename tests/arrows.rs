@@ -86,6 +86,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "backends/filter",
             "backends/ipvs",
+            "backends/kube",
             "backends/node",
             "backends/route",
             "engine/agent",
@@ -93,6 +94,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/desired",
             "engine/objects",
             "sim/api",
+            "sim/apiserver",
             "sim/mconnect",
             "sim/scenario",
             "sim/stage",

@@ -315,6 +315,7 @@ impl Follower {
 
     /// Gives deltas to whoever takes them; waits for room.
     async fn hand_over(&self, deltas: Vec<Delta>) -> Result<(), Over> {
+        let count = deltas.len() as u64;
         for delta in deltas {
             let listed = matches!(delta, Delta::Listed(_));
             self.tell.send(delta).await.map_err(|_| Over::Unwanted)?;
@@ -322,6 +323,7 @@ impl Follower {
                 lock(&self.board).listed(self.kind);
             }
         }
+        lock(&self.board).told(self.kind, count, self.watch.version());
         Ok(())
     }
 }

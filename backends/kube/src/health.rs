@@ -36,6 +36,10 @@ pub struct KindHealth {
     pub stale: u64,
     /// Objects without a name, and not used.
     pub nameless: u64,
+    /// Deltas that the [`Inbox`](crate::Inbox) got.
+    pub told: u64,
+    /// `resourceVersion` up to which the inbox got everything; empty before the first list is complete.
+    pub version: String,
 }
 
 impl Health {
@@ -169,6 +173,15 @@ impl Board {
         health.last_contact = Some(now);
         health.events += events;
         (health.stale, health.nameless) = (odd.stale, odd.nameless);
+    }
+
+    /// So many deltas were handed over, and with them everything up to a version.
+    pub(crate) fn told(&mut self, kind: Kind, deltas: u64, version: &str) {
+        let health = self.health.kinds.entry(kind).or_default();
+        health.told += deltas;
+        if health.version != version {
+            health.version = version.into();
+        }
     }
 
     /// A list was read to its end.

@@ -223,6 +223,11 @@ impl Watch {
         }
     }
 
+    /// The version up to which everything was told; empty while a list is under way.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Whether the answer to come begins with all objects.
     pub(crate) fn is_listing(&self) -> bool {
         self.phase != Phase::Watch

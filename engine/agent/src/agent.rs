@@ -19,6 +19,7 @@ use fairway_publish::{self as publish, Publisher};
 use fairway_reconcile::{Allow, Request, Time};
 use ipnet::IpNet;
 
+use crate::addresses::Addresses;
 use crate::inherited::Inherited;
 use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
@@ -33,6 +34,7 @@ pub struct Agent {
     /// Time of the last input.
     now: Time,
     compute: Compute,
+    addresses: Addresses,
     /// Something was handed to `compute` since its last flush.
     unflushed: bool,
     /// When the first change of an object since the last flush arrived.
@@ -166,6 +168,7 @@ impl Agent {
             now: Time::ZERO,
             publisher: Publisher::new(&config, seed),
             compute: Compute::new(config),
+            addresses: Addresses::default(),
             unflushed: true,
             heard: None,
             arrived: None,
@@ -240,7 +243,7 @@ impl Agent {
                 if self.compute.synced() && self.heard.is_none() {
                     self.heard = Some(arrived);
                 }
-                self.compute.handle(delta);
+                self.compute.handle(self.addresses.complete(delta));
                 self.unflushed = true;
             }
             Input::Kernel(event) => self.kernel(event),

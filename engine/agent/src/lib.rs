@@ -36,6 +36,7 @@
 #![no_std]
 extern crate alloc;
 
+mod addresses;
 mod agent;
 mod cleanup;
 mod inherited;

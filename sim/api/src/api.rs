@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Time;
 use crate::apply::{Action, Applied, ApplyError, merge, three_way};
+use crate::misbehave::Misbehaviour;
 use crate::pods::Pods;
 use crate::store::{Store, cluster_scoped, key, text};
 use crate::watch::{WatcherId, Watchers};
@@ -216,7 +217,7 @@ impl Api {
         let mut api = Api {
             store: Store::new(config.epoch_s),
             config,
-            watchers: Watchers::default(),
+            watchers: Watchers::new(seed),
             rng: oorandom::Rand64::new(u128::from(seed)),
             nodes: BTreeMap::new(),
             pods: Pods::default(),
@@ -430,6 +431,28 @@ impl Api {
     pub fn watch(&mut self, now: Time, node: &str) -> WatcherId {
         let lag = self.draw_ms(self.config.lag_ms);
         self.watchers.add(now + lag, node)
+    }
+
+    /// The process of the server ends, or is there again: watchers hear nothing meanwhile, and find out after a while.
+    /// What is stored, and the controllers, go on.
+    pub fn reachable(&mut self, now: Time, yes: bool) {
+        self.watchers.reachable(now, yes);
+    }
+
+    /// Whether a watcher has no connection to the server.
+    pub fn cut_off(&self, now: Time, watcher: WatcherId) -> bool {
+        self.watchers.cut_off(now, watcher)
+    }
+
+    /// All watches are cut, and find their history gone: they list everything anew.
+    pub fn cut_and_compact(&mut self, now: Time) {
+        self.store.compact();
+        self.watchers.compacted(now);
+    }
+
+    /// Watchers hear what comes out of a client of a server that misbehaves so. Stale lists need a history.
+    pub fn misbehave(&mut self, how: Misbehaviour) {
+        self.watchers.misbehave(how);
     }
 
     /// A watcher went away.

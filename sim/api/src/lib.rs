@@ -16,6 +16,7 @@
 mod api;
 mod apply;
 mod controllers;
+mod misbehave;
 mod pods;
 mod rest;
 mod services;
@@ -24,6 +25,7 @@ mod watch;
 
 pub use api::{Api, ApiConfig, ApiError, ContainerPort, NodeSpec, Output, PodStart};
 pub use apply::{Action, Applied, ApplyError, merge, three_way};
+pub use misbehave::{Misbehaviour, UnknownMisbehaviour};
 pub use rest::{DeleteOptions, Part};
 pub use store::{Change, Gone, cluster_scoped};
 pub use watch::WatcherId;

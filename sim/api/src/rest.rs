@@ -68,6 +68,11 @@ impl Api {
         self.store.version()
     }
 
+    /// The version of the last change of a kind; 0 if there never was one.
+    pub fn version_of(&self, kind: &str) -> u64 {
+        self.store.changed(kind)
+    }
+
     /// Now, as RFC 3339.
     pub fn timestamp(&self, now: Time) -> String {
         self.store.timestamp(now)

@@ -96,6 +96,8 @@ impl Allocated {
 pub(crate) struct Store {
     objects: BTreeMap<Key, Stored>,
     version: u64,
+    /// The version of the last change of each kind.
+    changed: BTreeMap<String, u64>,
     allocated: Allocated,
     /// Seconds from 1970 to the start of the cluster.
     epoch_s: u64,
@@ -299,6 +301,10 @@ impl Store {
     }
 
     fn remember(&mut self, key: &Key, before: Option<Arc<Value>>, after: Arc<Value>, deleted: bool) {
+        match self.changed.get_mut(&key.0) {
+            Some(version) => *version = self.version,
+            None => drop(self.changed.insert(key.0.clone(), self.version)),
+        }
         if self.history_max == 0 {
             return;
         }
@@ -330,10 +336,20 @@ impl Store {
         self.version
     }
 
+    /// The version of the last change of a kind.
+    pub(crate) fn changed(&self, kind: &str) -> u64 {
+        self.changed.get(kind).copied().unwrap_or_default()
+    }
+
+    /// The oldest version of a kind from which its changes are remembered.
+    pub(crate) fn oldest(&self, kind: &str) -> u64 {
+        self.history.get(kind).map_or(0, |h| h.compacted).max(self.history_from)
+    }
+
     /// Changes of a kind after a version, oldest first.
     pub(crate) fn since(&self, kind: &str, version: u64) -> Result<impl DoubleEndedIterator<Item = &Change>, Gone> {
         let history = self.history.get(kind);
-        let oldest = history.map_or(0, |h| h.compacted).max(self.history_from);
+        let oldest = self.oldest(kind);
         if version < oldest {
             return Err(Gone { asked: version, oldest });
         }

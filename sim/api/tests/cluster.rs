@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fairway_api::{Action, Api, ApiConfig, NodeSpec, Output, WatcherId};
+use fairway_api::{Action, Api, ApiConfig, Misbehaviour, NodeSpec, Output, WatcherId};
 use fairway_objects::{Delta, Kind, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -396,5 +396,92 @@ proptest! {
     #[test]
     fn the_same_seed_gives_the_same_history(seed in any::<u64>(), calls in prop::collection::vec(call(), 0..10)) {
         prop_assert_eq!(play(seed, &calls).log, play(seed, &calls).log);
+    }
+}
+
+/// Whatever a watcher believes is what the store has.
+fn knows_everything(cluster: &Cluster, id: WatcherId) -> bool {
+    let view = &cluster.views[&id];
+    let known = |kind: Kind| view.objects.keys().filter(|k| k.kind == kind).count();
+    let fresh = view.stale.is_empty() && cluster.api.up_to_date(id);
+    fresh
+        && [Kind::Node, Kind::Service, Kind::EndpointSlice]
+            .iter()
+            .all(|kind| known(*kind) == cluster.api.list(kind.as_str()).count())
+}
+
+#[test]
+fn a_watcher_without_a_server_hears_nothing_and_then_what_it_missed() {
+    for compacted in [false, true] {
+        let mut cluster = Cluster::new(2, 5);
+        let early = cluster.watch("n1");
+        cluster.pass(1);
+        assert!(knows_everything(&cluster, early));
+        let lists = cluster.views[&early].listed;
+        cluster.api.reachable(cluster.now, false);
+        let late = cluster.watch("n2");
+        assert!(cluster.api.apply(cluster.now, MANIFEST).iter().all(Result::is_ok));
+        cluster.pass(3600);
+        assert!(cluster.api.cut_off(cluster.now, early) && cluster.api.cut_off(cluster.now, late));
+        assert_eq!(cluster.views[&late].listed, 0);
+        assert!(!cluster.api.up_to_date(early), "services were added");
+        assert!(!cluster.views[&early].objects.keys().any(|k| k.kind == Kind::Service));
+        if compacted {
+            cluster.api.cut_and_compact(cluster.now);
+        }
+        cluster.api.reachable(cluster.now, true);
+        assert!(cluster.api.cut_off(cluster.now, early), "it does not know yet");
+        cluster.pass(40);
+        for id in [early, late] {
+            assert!(!cluster.api.cut_off(cluster.now, id) && knows_everything(&cluster, id), "{compacted} {id:?}");
+        }
+        let again = cluster.views[&early].listed - lists;
+        assert_eq!(again > 0, compacted, "who finds the history gone lists anew, nobody else");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the server does on a bad day, in the end its watchers know what is true.
+    #[test]
+    fn misbehaviour_leaves_nothing_wrong(
+        seed in any::<u64>(),
+        days in prop::collection::vec((0u8..5, 0.0..1.0f64, 0.0..0.6f64, 0u64..20), 1..8),
+    ) {
+        let mut cluster = Cluster::new(3, seed);
+        cluster.api.keep_history(100);
+        let id = cluster.watch("n1");
+        prop_assert!(cluster.api.apply(cluster.now, MANIFEST).iter().all(Result::is_ok));
+        for (n, (what, often, refused, seconds)) in days.into_iter().enumerate() {
+            match what {
+                0 => cluster.api.reachable(cluster.now, false),
+                1 => cluster.api.reachable(cluster.now, true),
+                2 => cluster.api.cut_and_compact(cluster.now),
+                _ => cluster.api.misbehave(Misbehaviour {
+                    slow: Duration::from_millis(50),
+                    reorder: Duration::from_secs(1),
+                    disconnect: refused,
+                    stale: often,
+                    duplicate: often,
+                    too_many: refused,
+                    internal: refused,
+                    gone: refused,
+                }),
+            }
+            let replicas = u32::try_from(n % 4).unwrap_or_default();
+            cluster.api.scale(cluster.now, "", "mconnect-deployment", replicas).expect("scaled");
+            cluster.pass(seconds);
+        }
+        cluster.api.reachable(cluster.now, true);
+        cluster.api.misbehave(Misbehaviour::default());
+        cluster.pass(120);
+        prop_assert!(knows_everything(&cluster, id), "{:?}", cluster.views[&id]);
+        let told: Vec<&Object> = cluster.views[&id].objects.values().collect();
+        for slice in cluster.api.list("EndpointSlice") {
+            let is = fairway_decode::decode(slice).ok();
+            let known = told.iter().any(|o| matches!(&is, Some(Delta::Put { object, .. }) if object == *o));
+            prop_assert!(known, "{slice}");
+        }
     }
 }

@@ -14,7 +14,6 @@ mod events;
 mod kubeconfig;
 mod lists;
 mod managed;
-mod misbehave;
 mod openapi;
 mod patch;
 mod request;
@@ -29,7 +28,7 @@ mod types;
 mod watch;
 
 pub use authorize::ServiceAccount;
+pub use fairway_api::{Misbehaviour, UnknownMisbehaviour};
 pub use kubeconfig::kubeconfig;
-pub use misbehave::{Misbehaviour, UnknownMisbehaviour};
 pub use server::{Kubelets, Options, Running, Server};
 pub use tls::{Authority, Tls, TlsError};

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fairway_api::{Api, Output, Time};
+use fairway_api::{Api, Misbehaviour, Output, Time};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
@@ -25,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::authorize::{ServiceAccount, authorize};
-use crate::misbehave::Misbehaviour;
 use crate::request::{Form, Query};
 use crate::rest::{Answer, Call};
 use crate::status::Refusal;

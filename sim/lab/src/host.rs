@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
-use fairway_api::WatcherId;
 use fairway_backend_route::setup::Setup;
 use fairway_desired::{MAIN_TABLE, NextHop, RouteKey, RouteKind, RouteValue};
 use fairway_node::Node;
@@ -14,6 +13,7 @@ use fairway_objects::{NodeConfig, Notice};
 use fairway_scenario::Topology;
 use ipnet::IpNet;
 
+use crate::api::Watching;
 use crate::faulty::Failures;
 use crate::process::{Namespace, Process};
 use crate::routers::ForeignRouter;
@@ -59,7 +59,8 @@ pub(crate) struct Host {
     pub(crate) foreign: Option<ForeignRouter>,
     /// A daemon ran here since it booted.
     pub(crate) daemon_ran: bool,
-    pub(crate) watcher: Option<WatcherId>,
+    /// Its watches at the API server, as long as its agent runs.
+    pub(crate) watching: Option<Watching>,
 }
 
 /// The bridges that are the LANs.
@@ -74,6 +75,11 @@ pub(crate) struct Switch {
 /// Opens the writer of a namespace's links and routes.
 pub(crate) fn setup_in(space: &Namespace) -> io::Result<Setup> {
     space.within(|| Setup::new().map_err(io::Error::other))
+}
+
+/// Opens the writer of the lab's own namespace.
+pub(crate) fn setup_here() -> io::Result<Setup> {
+    Setup::new().map_err(io::Error::other)
 }
 
 impl Switch {
@@ -157,8 +163,8 @@ impl Host {
             agent: None,
             foreign: None,
             daemon_ran: false,
-            watcher: None,
             servers: vec![],
+            watching: None,
         };
         host.configure_links(topology)?;
         if role == Role::Tester {

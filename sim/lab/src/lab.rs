@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fairway_agent::Input;
-use fairway_api::{Output, WatcherId};
+use fairway_api::Output;
 use fairway_node::{Command, Node, RealKernel, Start};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::{Scenario, Software, Topology};
 use fairway_stage::{Cluster, ConfigError, Configure, Time, router_config};
 
+use crate::api::Serving;
 use crate::faulty::{Failures, Faulty};
 use crate::host::{self, Host, Switch};
 use crate::load::Load;
@@ -81,9 +81,9 @@ pub struct Lab {
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) switch: Switch,
     pub(crate) cluster: Cluster,
+    pub(crate) serving: Serving,
     /// Hosts without power, and what they need to boot.
     pub(crate) off: BTreeMap<String, Off>,
-    watchers: BTreeMap<WatcherId, String>,
     due: Vec<(Time, Due)>,
     /// Texts of `ip route`, by host and family, with the routes they were printed for.
     pub(crate) shown: BTreeMap<(String, bool), Shown>,
@@ -124,23 +124,29 @@ impl Lab {
         let switch = Switch::new(&topology)?;
         let witnesses = Witnesses::start(&switch);
         let seed = options.seed;
+        let epoch = Instant::now();
+        let cluster = Cluster::new(scenario, seed);
+        let serving = Serving::start(cluster.shared(), epoch, seed)?;
         let mut lab = Lab {
             options,
-            epoch: Instant::now(),
+            epoch,
             topology,
             loads: BTreeMap::new(),
             pods: Pods::default(),
             witnesses,
             hosts: BTreeMap::new(),
             switch,
-            cluster: Cluster::new(scenario, seed),
+            cluster,
+            serving,
             off: BTreeMap::new(),
-            watchers: BTreeMap::new(),
             due: vec![],
             shown: BTreeMap::new(),
             seeds: seed,
             failures: VecDeque::new(),
         };
+        if let Some(how) = &scenario.api_server {
+            lab.serving.happens(how)?;
+        }
         let topology = lab.topology.clone();
         for name in topology.testers.keys() {
             lab.add_host(name, host::Role::Tester)?;
@@ -169,7 +175,9 @@ impl Lab {
                 host.config = Some(config);
                 host.flag_notices = notices;
             }
-            lab.cluster.register_node(lab.now(), &topology, name)?;
+            if node.registered {
+                lab.cluster.register_node(lab.now(), &topology, name)?;
+            }
             lab.start_agent(name)?;
         }
         lab.cluster.apply_all(lab.now(), scenario)?;
@@ -206,7 +214,6 @@ impl Lab {
         let nodes: Vec<IpAddr> = nodes.copied().collect();
         self.seeds = self.seeds.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let seed = self.seeds;
-        let now = self.now();
         let Some(host) = self.hosts.get_mut(name) else { return Ok(()) };
         let Some(config) = host.config.clone() else { return Ok(()) };
         if host.agent.is_some() || host.foreign.is_some() {
@@ -224,8 +231,15 @@ impl Lab {
         let space = Arc::clone(&host.space);
         let pods = self.pods.spaces_of(name);
         let kernel_failures: Failures = Arc::clone(&host.kernel_failures);
+        let tell = move |change| {
+            let mut notices = notices.lock().unwrap_or_else(|e| e.into_inner());
+            match change {
+                NoticeChange::Raised(notice) => notices.insert(notice),
+                NoticeChange::Cleared(notice) => notices.remove(&notice),
+            };
+        };
         let agent = Node::start(Start {
-            config,
+            config: config.clone(),
             seed,
             epoch,
             enter: Box::new(move || space.enter()),
@@ -233,32 +247,23 @@ impl Lab {
                 let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
                 Ok(Faulty::new(kernel.with_pods(pods), kernel_failures))
             }),
-            notices: Box::new(move |change| {
-                let mut notices = notices.lock().unwrap_or_else(|e| e.into_inner());
-                match change {
-                    NoticeChange::Raised(notice) => notices.insert(notice),
-                    NoticeChange::Cleared(notice) => notices.remove(&notice),
-                };
-            }),
+            notices: Box::new(tell.clone()),
             events: Box::new(|_| {}),
         })
         .map_err(|error| LabError::Agent { host: name.into(), message: error.to_string() })?;
-        host.agent = Some(agent);
         if host.role == host::Role::Node {
-            let watcher = self.cluster.api.watch(now, name);
-            host.watcher = Some(watcher);
-            self.watchers.insert(watcher, name.into());
+            let watching = self.serving.follow(&config, seed, agent.inputs(), Box::new(tell));
+            host.watching = Some(watching?);
         }
+        host.agent = Some(agent);
         Ok(())
     }
 
     /// Ends the daemon of a host. What it programmed stays in the kernel. Says whether one ran.
     pub(crate) fn end_agent(&mut self, name: &str, how: Command) -> bool {
         let Some(host) = self.hosts.get_mut(name) else { return false };
-        if let Some(watcher) = host.watcher.take() {
-            self.watchers.remove(&watcher);
-            self.cluster.api.unwatch(watcher);
-        }
+        // Nothing reaches an agent that ends.
+        host.watching = None;
         if let Some(foreign) = host.foreign.take() {
             match how {
                 Command::Shutdown => foreign.terminate(),
@@ -279,27 +284,24 @@ impl Lab {
     pub(crate) fn pump(&mut self) -> bool {
         let mut happened = false;
         let now = self.now();
-        if self.cluster.api.deadline().is_some_and(|at| at <= now) {
-            self.cluster.api.handle(now);
+        let deadline = self.cluster.api().deadline();
+        if deadline.is_some_and(|at| at <= now) {
+            self.cluster.api().handle(now);
             happened = true;
         }
-        while let Some(output) = self.cluster.api.poll() {
+        loop {
+            let output = self.cluster.api().poll();
+            let Some(output) = output else { break };
             happened = true;
             match output {
-                Output::Deliver { watcher, deltas } => {
-                    let host = self.watchers.get(&watcher).and_then(|name| self.hosts.get(name));
-                    let Some(agent) = host.and_then(|host| host.agent.as_ref()) else { continue };
-                    for delta in deltas {
-                        // An agent that is gone is found out by whoever looks at it next.
-                        let _gone = agent.send(Command::Input(Input::Delta(delta)));
-                    }
-                }
+                // Nodes watch over HTTP.
+                Output::Deliver { .. } => {}
                 Output::StartPod(start) => {
                     let (namespace, name) = (start.namespace.clone(), start.name.clone());
                     match self.start_pod(start) {
                         Ok(true) => {
                             let now = self.now();
-                            self.cluster.api.pod_started(now, &namespace, &name);
+                            self.cluster.api().pod_started(now, &namespace, &name);
                         }
                         Ok(false) => {}
                         Err(error) => self.failures.push_back(format!("pod {namespace}/{name}: {error}")),
@@ -322,10 +324,11 @@ impl Lab {
                 Due::StopPod { namespace, pod } => {
                     self.pods.stop(&namespace, &pod);
                     let now = self.now();
-                    self.cluster.api.pod_stopped(now, &namespace, &pod);
+                    self.cluster.api().pod_stopped(now, &namespace, &pod);
                 }
             }
         }
+        self.serving.server.changed();
         happened
     }
 
@@ -336,7 +339,8 @@ impl Lab {
             if done(self) || limit.is_some_and(|limit| self.now() >= limit) {
                 return;
             }
-            let next = self.cluster.api.deadline().into_iter().chain(self.due.iter().map(|(at, _)| *at)).min();
+            let deadline = self.cluster.api().deadline();
+            let next = deadline.into_iter().chain(self.due.iter().map(|(at, _)| *at)).min();
             let until = next.unwrap_or(Time::MAX).saturating_sub(self.now()).min(TICK);
             std::thread::sleep(until.max(Duration::from_micros(100)));
         }

@@ -144,7 +144,7 @@ impl Stage for Lab {
 
     fn in_sync(&mut self, host: &str) -> Result<bool, StageError> {
         let host = self.find(host)?;
-        let heard = host.watcher.is_none_or(|watcher| self.cluster.api.up_to_date(watcher));
+        let heard = host.watching.as_ref().is_none_or(|watching| watching.up_to_date(&self.cluster.api()));
         match &host.agent {
             Some(agent) => Ok(heard && agent.ask(|agent, _| agent.in_sync()).map_err(refused)?),
             None => Ok(host.foreign.is_some()),
@@ -254,6 +254,15 @@ impl Lab {
     fn make_fault(&mut self, fault: &Fault) -> Result<String, StageError> {
         let now = Lab::now(self);
         Ok(match fault {
+            Fault::ApiServer(how) => {
+                self.serving.happens(how).map_err(refused)?;
+                how.to_string()
+            }
+            Fault::RegisterNode(name) => {
+                let registered = self.cluster.register_node(now, &self.topology, name);
+                registered.map_err(|error| StageError::Refused(error.to_string()))?;
+                format!("node/{name} registered")
+            }
             Fault::KillAgent(name) => {
                 self.find(name)?;
                 if !self.end_agent(name, Command::Kill) {
@@ -426,7 +435,7 @@ impl Lab {
             self.switch.setup.del_link(port).map_err(refused)?;
         }
         if host.role == Role::Node {
-            self.cluster.api.kubelet(now, name, false);
+            self.cluster.api().kubelet(now, name, false);
         }
         let off = Off { role: host.role, config: host.config.clone(), flag_notices: host.flag_notices.clone() };
         self.off.insert(name.into(), off);

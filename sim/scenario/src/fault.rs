@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::text::show_duration;
 
 /// Kinds of kernel state, in their order of building up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,9 +80,102 @@ pub struct PodPick {
     pub count: Option<usize>,
 }
 
+/// What an API server does on a bad day. Chances are in per cent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Misbehaviour {
+    /// Everything it says comes so much later.
+    pub slow: Duration,
+    /// Each watch tells of changes up to so much later than the others.
+    pub reorder: Duration,
+    /// A connection is cut.
+    pub disconnect: u32,
+    /// A list shows an older state.
+    pub stale: u32,
+    /// An event of a watch comes twice.
+    pub duplicate: u32,
+    /// 429 Too Many Requests.
+    pub too_many: u32,
+    /// 500 Internal Server Error.
+    pub internal: u32,
+    /// A watch is answered 410 Gone.
+    pub gone: u32,
+}
+
+/// What happens to the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiServer {
+    /// Its process is gone; what it stores is not.
+    Unreachable,
+    /// It is there again.
+    Reachable,
+    /// Every watch is cut, and the history that it would go on from is forgotten (410).
+    Compacted,
+    /// It misbehaves from now on.
+    Misbehaves(Misbehaviour),
+}
+
+impl ApiServer {
+    /// What can be said in one word.
+    pub const WORDS: &'static [(&'static str, ApiServer)] = &[
+        ("reachable", ApiServer::Reachable),
+        ("unreachable", ApiServer::Unreachable),
+        ("compacted", ApiServer::Compacted),
+        ("behaves", ApiServer::Misbehaves(Misbehaviour::NONE)),
+    ];
+}
+
+impl Misbehaviour {
+    /// A server that behaves.
+    pub const NONE: Misbehaviour = Misbehaviour {
+        slow: Duration::ZERO,
+        reorder: Duration::ZERO,
+        disconnect: 0,
+        stale: 0,
+        duplicate: 0,
+        too_many: 0,
+        internal: 0,
+        gone: 0,
+    };
+}
+
+impl fmt::Display for Misbehaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = [("slow", self.slow), ("reorder", self.reorder)];
+        let times = times.into_iter().filter(|(_, time)| !time.is_zero());
+        let chances = [
+            ("disconnect", self.disconnect),
+            ("stale", self.stale),
+            ("duplicate", self.duplicate),
+            ("429", self.too_many),
+            ("500", self.internal),
+            ("410", self.gone),
+        ];
+        let chances = chances.into_iter().filter(|(_, chance)| *chance > 0);
+        let times = times.map(|(name, time)| format!("{name} {}", show_duration(time)));
+        let parts: Vec<String> = times.chain(chances.map(|(name, chance)| format!("{name} {chance} %"))).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl fmt::Display for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApiServer::Unreachable => f.write_str("the API server cannot be reached"),
+            ApiServer::Reachable => f.write_str("the API server can be reached"),
+            ApiServer::Compacted => f.write_str("the API server cuts all watches and forgets its history"),
+            ApiServer::Misbehaves(Misbehaviour::NONE) => f.write_str("the API server behaves"),
+            ApiServer::Misbehaves(how) => write!(f, "the API server misbehaves: {how}"),
+        }
+    }
+}
+
 /// Something that goes wrong, or right again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// Something happens to the API server.
+    ApiServer(ApiServer),
+    /// The kubelet of a node makes its Node object, as the topology has it.
+    RegisterNode(String),
     /// The daemon of a node or router dies without a word (SIGKILL); the kernel keeps its state.
     KillAgent(String),
     /// The daemon of a node or router starts.
@@ -230,6 +326,8 @@ impl fmt::Display for PodPick {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::ApiServer(what) => what.fmt(f),
+            Fault::RegisterNode(node) => write!(f, "register node {node}"),
             Fault::KillAgent(node) => write!(f, "kill the agent on {node}"),
             Fault::StartAgent(node) => write!(f, "start the agent on {node}"),
             Fault::RestartAgent(node) => write!(f, "restart the agent on {node}"),

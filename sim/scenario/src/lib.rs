@@ -27,7 +27,7 @@ mod text;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, render_all};
-pub use fault::{Fault, KernelFail, Plane, PodPick};
+pub use fault::{ApiServer, Fault, KernelFail, Misbehaviour, Plane, PodPick};
 pub use flags::FlagError;
 pub use read::{Files, load, parse, parse_trace};
 pub use report::{Outcome, StepOutcome, Verdict, junit, summary_line};
@@ -44,7 +44,7 @@ pub use stage::{
     Neighbor, NoticeLine, RealServer, RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
 };
 pub use step::{
-    Action, Ask, BgpCondition, CniCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect,
+    Action, Ask, BgpCondition, CniCondition, Condition, Conditions, Count, EndpointsCondition, Lapse, LoadExpect,
     NeighborCondition, NoticeCondition, Origin, Protocol, RibCondition, RouteCondition, Show, SourceMatch, Step,
     Target, TraceExpect, VirtualServerCondition,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::fault::ApiServer;
 use crate::source::{At, Source};
 use crate::step::Step;
 
@@ -27,6 +28,8 @@ pub struct Scenario {
     pub services: Services,
     /// How fast the parts of the cluster that are not ours react.
     pub timing: Timing,
+    /// How the API server is at the start.
+    pub api_server: Option<ApiServer>,
     /// Command line of the node agent, kube-router's own flags, for every node.
     pub flags: Vec<At<String>>,
     /// Kubernetes objects that exist from the start.
@@ -70,6 +73,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Node object.
     pub annotations: BTreeMap<String, String>,
+    /// Whether its Node object exists from the start.
+    pub registered: bool,
     /// Where its default route points.
     pub gateways: Gateways,
 }

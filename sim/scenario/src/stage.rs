@@ -30,6 +30,10 @@ pub trait Stage {
     fn name(&self) -> &'static str;
     /// What the stage offers, to be held against `needs`.
     fn features(&self) -> Vec<String>;
+    /// Whether time is virtual: an hour takes a moment.
+    fn virtual_time(&self) -> bool {
+        false
+    }
     /// Time since the start, virtual or real.
     fn now(&self) -> Duration;
     /// Lets time pass until something happened or `limit` (since the start) is reached; returns the new now. In

@@ -28,6 +28,15 @@ pub struct Step {
     pub span: Span,
 }
 
+/// How much time passes. Where time is real it may have to be less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lapse {
+    /// In virtual time.
+    pub in_memory: Duration,
+    /// In real time.
+    pub real: Duration,
+}
+
 /// What a step does.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -56,7 +65,7 @@ pub enum Action {
         /// The load.
         load: String,
         /// How long.
-        duration: Duration,
+        duration: Lapse,
         /// What should come out.
         expect: LoadExpect,
     },
@@ -68,7 +77,7 @@ pub enum Action {
         expect: LoadExpect,
     },
     /// Lets time pass.
-    Pass(Duration),
+    Pass(Lapse),
     /// Creates or updates objects.
     Apply(Vec<Objects>),
     /// Deletes an object.

@@ -40,7 +40,7 @@ fn every_key_is_read() {
     assert_eq!(scenario.needs, ["ipvs"]);
     assert_eq!(scenario.topology.hosts().count(), 5);
     assert_eq!(scenario.objects.len(), 2);
-    assert_eq!(scenario.objects[1].name, "test.yaml:45");
+    assert_eq!(scenario.objects[1].name, "test.yaml:46");
     assert_eq!(scenario.steps.len(), common::EVERYTHING.matches("\n  - ").count() - 2, "two list items are objects");
 }
 
@@ -85,7 +85,7 @@ fn flags_are_shown_where_they_are_written() {
     });
     // The common flag is wrong on three nodes and said once.
     let places: Vec<String> = diagnostics.iter().map(|d| d.span.as_ref().unwrap().place()).collect();
-    assert_eq!(places, ["test.yaml:42:23", "test.yaml:12:15"]);
+    assert_eq!(places, ["test.yaml:43:23", "test.yaml:12:15"]);
     assert!(diagnostics[0].to_string().contains("do not like --cluster-asn=65001"), "{}", diagnostics[0]);
 }
 

@@ -66,9 +66,9 @@ fn until_fails_at_its_limit_and_says_what_else_is_missing() {
     let states = "1 (192.168.1.4 Active, 192.168.1.3 Active, 192.168.1.2 Active, 192.168.1.1 Establ)";
     let sync = "also expected the agent on vm-001 in sync: it still has work to do";
     assert_eq!(step.seen.as_deref(), Some(format!("{states}\n{sync}").as_str()));
-    assert_eq!(step.place, "test.yaml:47:31", "the condition, not the step");
+    assert_eq!(step.place, "test.yaml:48:31", "the condition, not the step");
     assert_eq!(outcome.steps[1].result, Verdict::Skip);
-    assert!(text.contains("failed at test.yaml:47:31"), "{text}");
+    assert!(text.contains("failed at test.yaml:48:31"), "{text}");
     assert!(summary_line(&outcome).ends_with("again: fairway run test.yaml --stage fake --seed 42"), "{outcome:?}");
 }
 
@@ -318,7 +318,7 @@ fn changes_reach_the_stage_as_written() {
     assert_eq!(outcome.result, Verdict::Pass, "{text}");
     let expected = [
         "apply mconnect.yaml",
-        "apply test.yaml:47",
+        "apply test.yaml:48",
         "delete Service default/late",
         "scale default/mconnect-deployment 3",
         "patch Service other/bad {\"spec\":{\"a\":null}}",
@@ -352,7 +352,7 @@ fn what_a_stage_cannot_do_is_an_error_not_a_failure() {
     let mut fake = Fake { refuse: true, ..ready() };
     let (outcome, _) = play(&mut fake, "  - fault: {killAgent: vm-003}\n");
     assert_eq!(outcome.result, Verdict::Error);
-    let reason = "test.yaml:47:5: this stage cannot do that: kill the agent on vm-003";
+    let reason = "test.yaml:48:5: this stage cannot do that: kill the agent on vm-003";
     assert_eq!(outcome.reason.as_deref(), Some(reason));
 }
 
@@ -417,4 +417,17 @@ fn a_writer_that_breaks_is_told_at_the_end() {
     let outcome = run(&scenario("  - pass: 1s\n"), &mut ready(), &RunOptions::default(), &mut sink);
     assert_eq!(outcome.result, Verdict::Pass);
     assert!(sink.finish().is_err());
+}
+
+#[test]
+fn an_hour_of_virtual_time_is_less_on_a_stage_where_time_is_real() {
+    for (virtual_time, seconds) in [(true, 3610), (false, 40)] {
+        let mut fake = Fake { virtual_time, ..ready() };
+        let steps = "  - load: {as: a, from: vm-221, address: 10.0.0.2:5001, rate: 1}\n  - pass: {virtual: 50m, real: 20s}\n  \
+                     - measure: {load: a, for: {virtual: 10m, real: 10s}}\n";
+        let (outcome, text) = play(&mut fake, steps);
+        assert_eq!(outcome.result, Verdict::Pass, "{text}");
+        assert_eq!(outcome.virtual_ms, seconds * 1000, "{text}");
+        assert!(text.contains("pass 50m00s (real time: 20.0s)"), "{text}");
+    }
 }

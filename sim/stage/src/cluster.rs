@@ -1,8 +1,9 @@
 //! The API server of a scenario, asked in the words of a scenario.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fairway_api::{Api, ApiConfig, NodeSpec};
+use fairway_api::{Api, ApiConfig, Misbehaviour, NodeSpec};
 use fairway_scenario::{EndpointState, Fault, NoticeLine, PodPick, Scenario, StageError, Target, Topology};
 use serde_json::Value;
 
@@ -13,8 +14,8 @@ use crate::{ConfigError, Time};
 /// The stage drains [`Cluster::api`] after each call that may change an object.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The API server with its controllers.
-    pub api: Api,
+    /// The API server with its controllers. A stage that serves it to clients shares it with them.
+    api: Arc<Mutex<Api>>,
     /// Documents that it could not read; they stand as notices.
     unread: Vec<NoticeLine>,
 }
@@ -34,7 +35,17 @@ impl Cluster {
             eviction_s: s(timing.eviction),
             ..ApiConfig::default()
         };
-        Cluster { api: Api::new(config, seed), unread: vec![] }
+        Cluster { api: Arc::new(Mutex::new(Api::new(config, seed))), unread: vec![] }
+    }
+
+    /// The API server. Nobody else gets at it until this is dropped.
+    pub fn api(&self) -> MutexGuard<'_, Api> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The API server, for whoever serves it to clients.
+    pub fn shared(&self) -> Arc<Mutex<Api>> {
+        Arc::clone(&self.api)
     }
 
     /// The kubelet of a node makes its Node object.
@@ -51,11 +62,11 @@ impl Cluster {
             (true, v4, v6) => v6.into_iter().chain(v4).copied().collect(),
             (false, v4, v6) => v4.into_iter().chain(v6).copied().collect(),
         };
-        self.api.register_node(now, NodeSpec { name: name.into(), internal_ips, pod_cidrs: node.pod_cidrs.clone() });
-        self.api.kubelet(now, name, true);
+        self.api().register_node(now, NodeSpec { name: name.into(), internal_ips, pod_cidrs: node.pod_cidrs.clone() });
+        self.api().kubelet(now, name, true);
         if !node.labels.is_empty() || !node.annotations.is_empty() {
             let merge = serde_json::json!({"metadata": {"labels": node.labels, "annotations": node.annotations}});
-            self.api
+            self.api()
                 .patch_json(now, "Node", "", name, merge)
                 .map_err(|e| ConfigError::Node { node: name.into(), message: e.to_string() })?;
         }
@@ -81,7 +92,8 @@ impl Cluster {
     pub fn apply(&mut self, now: Time, file: &str, yaml: &str) -> Result<Vec<String>, StageError> {
         let mut lines = vec![];
         let mut refused = vec![];
-        for result in self.api.apply(now, yaml) {
+        let results = self.api().apply(now, yaml);
+        for result in results {
             match result {
                 Ok(applied) => lines.push(applied.to_string()),
                 Err(error) => refused.push(format!("{file}: {error}")),
@@ -112,7 +124,7 @@ impl Cluster {
     /// # Errors
     /// The API server's refusal.
     pub fn delete(&mut self, now: Time, kind: &str, namespace: &str, name: &str) -> Result<(), StageError> {
-        self.api.delete(now, kind, namespace, name).map_err(refused)
+        self.api().delete(now, kind, namespace, name).map_err(refused)
     }
 
     /// `kubectl scale deployment`
@@ -120,7 +132,7 @@ impl Cluster {
     /// # Errors
     /// The API server's refusal.
     pub fn scale(&mut self, now: Time, namespace: &str, name: &str, replicas: u32) -> Result<(), StageError> {
-        self.api.scale(now, namespace, name, replicas).map_err(refused)
+        self.api().scale(now, namespace, name, replicas).map_err(refused)
     }
 
     /// `kubectl patch --type=merge`
@@ -135,7 +147,7 @@ impl Cluster {
         name: &str,
         merge: &Value,
     ) -> Result<(), StageError> {
-        self.api.patch_json(now, kind, namespace, name, merge.clone()).map_err(refused)
+        self.api().patch_json(now, kind, namespace, name, merge.clone()).map_err(refused)
     }
 
     /// Carries out a fault that is about objects alone, and says in one line what was done; `None` for all others.
@@ -151,25 +163,25 @@ impl Cluster {
     ) -> Result<Option<String>, StageError> {
         let said = match fault {
             Fault::Drain(name) => {
-                self.api.drain(now, name).map_err(refused)?;
+                self.api().drain(now, name).map_err(refused)?;
                 format!("node/{name} drained")
             }
             Fault::Cordon(name) => {
-                self.api.cordon(now, name, true).map_err(refused)?;
+                self.api().cordon(now, name, true).map_err(refused)?;
                 format!("node/{name} cordoned")
             }
             Fault::Uncordon(name) => {
-                self.api.cordon(now, name, false).map_err(refused)?;
+                self.api().cordon(now, name, false).map_err(refused)?;
                 format!("node/{name} uncordoned")
             }
             Fault::DeleteNode(name) => {
-                self.api.delete_node(now, name);
+                self.api().delete_node(now, name);
                 format!("node/{name} deleted")
             }
             Fault::DeletePod(pick) => {
                 let pods = pick_pods(pick, running)?;
                 for (namespace, name) in &pods {
-                    self.api.delete(now, "Pod", namespace, name).map_err(refused)?;
+                    self.api().delete(now, "Pod", namespace, name).map_err(refused)?;
                 }
                 format!("deleted {}", names(&pods))
             }
@@ -177,7 +189,7 @@ impl Cluster {
                 let ready = matches!(fault, Fault::Ready(_));
                 let pods = pick_pods(pick, running)?;
                 for (namespace, name) in &pods {
-                    self.api.pod_ready(now, namespace, name, ready);
+                    self.api().pod_ready(now, namespace, name, ready);
                 }
                 format!("{} {}", names(&pods), if ready { "passes its probe again" } else { "fails its probe" })
             }
@@ -188,9 +200,9 @@ impl Cluster {
 
     /// A node that boots: its kubelet reports again, and the pods it had are gone.
     pub fn node_booted(&mut self, now: Time, name: &str) {
-        self.api.kubelet(now, name, true);
+        self.api().kubelet(now, name, true);
         let lost: Vec<(String, String)> = self
-            .api
+            .api()
             .list("Pod")
             .filter(|pod| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(name))
             .filter_map(|pod| {
@@ -199,14 +211,15 @@ impl Cluster {
             })
             .collect();
         for (namespace, pod) in lost {
-            self.api.pod_stopped(now, &namespace, &pod);
+            self.api().pod_stopped(now, &namespace, &pod);
         }
     }
 
     /// Endpoints of a service as the EndpointSlices have them, by address.
     pub fn endpoints(&self, namespace: &str, service: &str) -> Vec<EndpointState> {
         let mut endpoints = vec![];
-        for slice in self.api.list("EndpointSlice") {
+        let api = self.api();
+        for slice in api.list("EndpointSlice") {
             let of = slice.pointer("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str);
             if of != Some(service) || slice.pointer("/metadata/namespace").and_then(Value::as_str) != Some(namespace) {
                 continue;
@@ -231,15 +244,16 @@ impl Cluster {
     /// # Errors
     /// If there is no such service or pod, or it has no address of the family.
     pub fn resolve(&self, target: &Target) -> Result<SocketAddr, StageError> {
+        let api = self.api();
         let (object, list, key, port, ipv6) = match target {
             Target::Socket(address) => return Ok(*address),
             Target::Service { namespace, name, port, ipv6 } => {
-                let service = self.api.get("Service", namespace, name);
+                let service = api.get("Service", namespace, name);
                 let service = service.ok_or_else(|| StageError::NotFound(format!("Service {namespace}/{name}")))?;
                 (service, "/spec/clusterIPs", "", port, ipv6)
             }
             Target::Pod { namespace, name, port, ipv6 } => {
-                let first = self.api.list("Pod").find(|pod| {
+                let first = api.list("Pod").find(|pod| {
                     let text = |path: &str| pod.pointer(path).and_then(Value::as_str);
                     text("/metadata/namespace") == Some(namespace)
                         && text("/metadata/name").is_some_and(|n| n.starts_with(name.as_str()))
@@ -271,6 +285,21 @@ fn pick_pods(pick: &PodPick, running: &[(String, String, String)]) -> Result<Vec
         return Err(StageError::NotFound(format!("a running pod that matches {pick:?}")));
     }
     Ok(found)
+}
+
+/// Misbehaviour of a scenario, in the words of the API server.
+pub fn misbehaviour(how: &fairway_scenario::Misbehaviour) -> Misbehaviour {
+    let chance = |percent: u32| f64::from(percent) / 100.0;
+    Misbehaviour {
+        slow: how.slow,
+        reorder: how.reorder,
+        disconnect: chance(how.disconnect),
+        stale: chance(how.stale),
+        duplicate: chance(how.duplicate),
+        too_many: chance(how.too_many),
+        internal: chance(how.internal),
+        gone: chance(how.gone),
+    }
 }
 
 fn refused(error: impl std::fmt::Display) -> StageError {

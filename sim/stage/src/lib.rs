@@ -9,7 +9,7 @@ mod config;
 mod views;
 mod writes;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, misbehaviour};
 pub use config::{ConfigError, Configure, router_config};
 pub use views::{bfd, neighbors, notice_line, rib};
 

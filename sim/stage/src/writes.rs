@@ -15,7 +15,7 @@ impl Cluster {
     pub fn serve(&mut self, now: Time, request: &Request) -> Answer {
         match request {
             Request::ReadLease(name) => {
-                Answer::Lease(Ok(self.api.get("Lease", &name.namespace, &name.name).map(writes::lease)))
+                Answer::Lease(Ok(self.api().get("Lease", &name.namespace, &name.name).map(writes::lease)))
             }
             Request::WriteLease(write) => Answer::Lease(self.lease(now, write).map(Some)),
             Request::Ingress(write) => {
@@ -27,7 +27,7 @@ impl Cluster {
 
     /// Now with microseconds. With less two renewals could be the same, and a write that changes nothing has no version.
     fn present(&self, now: Time) -> String {
-        let seconds = self.api.timestamp(now);
+        let seconds = self.api().timestamp(now);
         format!("{}.{:06}Z", seconds.trim_end_matches('Z'), now.subsec_micros())
     }
 
@@ -35,8 +35,8 @@ impl Cluster {
         let body = writes::lease_body(write, &self.present(now));
         let (namespace, name) = (&*write.name.namespace, &*write.name.name);
         let stored = match write.version {
-            None => self.api.create(now, "Lease", namespace, body, false),
-            Some(_) => self.api.replace(now, ("Lease", namespace, name), body, Part::Whole, false),
+            None => self.api().create(now, "Lease", namespace, body, false),
+            Some(_) => self.api().replace(now, ("Lease", namespace, name), body, Part::Whole, false),
         };
         stored.map(|lease| writes::lease(&lease)).map_err(refusal)
     }
@@ -44,12 +44,13 @@ impl Cluster {
     fn ingress(&mut self, now: Time, write: &Ingress) -> Result<(bool, fairway_objects::Delta), Refusal> {
         let name = &write.service.name;
         let at = ("Service", &*name.namespace, &*name.name);
-        let Some(mut value) = self.api.get(at.0, at.1, at.2).cloned() else { return Err(Refusal::Gone) };
+        let mut api = self.api();
+        let Some(mut value) = api.get(at.0, at.1, at.2).cloned() else { return Err(Refusal::Gone) };
         let written = match writes::ingress_patch(write, &value) {
             IngressPatch::Differs(delta) => return Ok((false, delta)),
             IngressPatch::Patch(patch) => {
                 fairway_api::merge(&mut value, &patch);
-                self.api.replace(now, at, value, Part::Status, false).map_err(refusal)?
+                api.replace(now, at, value, Part::Status, false).map_err(refusal)?
             }
         };
         decode(&written).map(|delta| (true, delta)).map_err(|error| Refusal::Refused(error.to_string()))
@@ -57,17 +58,19 @@ impl Cluster {
 
     fn event(&mut self, now: Time, event: &Event) -> Result<(), Refusal> {
         let key = &event.object;
-        let object = self.api.get(key.kind.as_str(), &key.name.namespace, &key.name.name);
-        let Some(object) = object else { return Err(Refusal::Gone) };
+        // Asks the server too, so it comes before the server is taken.
         let time = self.present(now);
+        let mut api = self.api();
+        let object = api.get(key.kind.as_str(), &key.name.namespace, &key.name.name);
+        let Some(object) = object else { return Err(Refusal::Gone) };
         let body = writes::event_body(event, object, &time);
         let namespace = writes::event_namespace(key);
-        match self.api.get("Event", namespace, &event.name) {
+        match api.get("Event", namespace, &event.name) {
             Some(existing) if event.again => {
                 let patch = writes::event_again(existing, &time);
-                self.api.patch_json(now, "Event", namespace, &event.name, patch).map_err(refusal)
+                api.patch_json(now, "Event", namespace, &event.name, patch).map_err(refusal)
             }
-            _ => self.api.create(now, "Event", namespace, body, false).map(drop).map_err(refusal),
+            _ => api.create(now, "Event", namespace, body, false).map(drop).map_err(refusal),
         }
     }
 
@@ -80,7 +83,7 @@ impl Cluster {
             let count = event.get("count").and_then(Value::as_u64).unwrap_or_default();
             (object, text(event, "/reason"), text(event, "/message"), count)
         };
-        self.api.list("Event").map(line).collect()
+        self.api().list("Event").map(line).collect()
     }
 }
 

@@ -99,7 +99,7 @@ impl World {
     pub(crate) fn pod_started(&mut self, namespace: &str, pod: &str) {
         let now = self.queue.now();
         if self.pods.running.contains_key(&(namespace.into(), pod.into())) {
-            self.cluster.api.pod_started(now, namespace, pod);
+            self.cluster.api().pod_started(now, namespace, pod);
             self.drain_api();
         }
     }
@@ -118,7 +118,7 @@ impl World {
         if let Some(host) = self.pods.running.remove(&(namespace.into(), pod.into())) {
             self.remove_pod_host(host);
         }
-        self.cluster.api.pod_stopped(now, namespace, pod);
+        self.cluster.api().pod_stopped(now, namespace, pod);
         self.drain_api();
     }
 

@@ -26,6 +26,10 @@ impl Stage for World {
         ["ipvs", "ipv6", "tunnel", "md5"].map(String::from).to_vec()
     }
 
+    fn virtual_time(&self) -> bool {
+        true
+    }
+
     fn now(&self) -> Time {
         self.queue.now()
     }
@@ -72,6 +76,15 @@ impl Stage for World {
     fn fault(&mut self, fault: &Fault) -> Result<String, StageError> {
         let now = self.queue.now();
         let said = match fault {
+            Fault::ApiServer(how) => {
+                self.api_server(how);
+                how.to_string()
+            }
+            Fault::RegisterNode(name) => {
+                let registered = self.cluster.register_node(now, &self.topology, name);
+                registered.map_err(|error| StageError::Refused(error.to_string()))?;
+                format!("node/{name} registered")
+            }
             Fault::KillAgent(name) => {
                 let host = self.find_host(name)?;
                 if self.hosts[host].agent.is_none() {
@@ -271,7 +284,7 @@ impl Stage for World {
     fn in_sync(&mut self, host: &str) -> Result<bool, StageError> {
         let host = self.find_host(host)?;
         let host = &self.hosts[host];
-        let heard = host.watcher.is_none_or(|watcher| self.cluster.api.up_to_date(watcher));
+        let heard = host.watcher.is_none_or(|watcher| self.cluster.api().up_to_date(watcher));
         Ok(heard && host.agent.as_deref().is_some_and(fairway_agent::Agent::in_sync))
     }
 
@@ -433,7 +446,7 @@ impl World {
         self.fabric.remove_host(self.hosts[host].id);
         if self.hosts[host].role == Role::Node {
             let name = self.hosts[host].name.clone();
-            self.cluster.api.kubelet(now, &name, false);
+            self.cluster.api().kubelet(now, &name, false);
         }
         self.hosts[host].notices.clear();
     }

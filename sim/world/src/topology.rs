@@ -54,7 +54,9 @@ impl World {
             world.hosts[host].config = Some(config);
             world.hosts[host].flag_notices = notices;
             let now = world.queue.now();
-            world.cluster.register_node(now, topology, name)?;
+            if node.registered {
+                world.cluster.register_node(now, topology, name)?;
+            }
             agents.push(host);
         }
         for (name, router) in &topology.routers {
@@ -69,6 +71,9 @@ impl World {
             world.start_agent(host);
         }
         world.topology = topology.clone();
+        if let Some(how) = &scenario.api_server {
+            world.api_server(how);
+        }
         let now = world.queue.now();
         world.cluster.apply_all(now, scenario)?;
         world.drain_api();

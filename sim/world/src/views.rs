@@ -82,6 +82,16 @@ impl World {
         let mut lines = self.cluster.unread().to_vec();
         for host in &self.hosts {
             lines.extend(host.notices.iter().map(|notice| fairway_stage::notice_line(&host.name, notice)));
+            // What `backends/kube` says of a server that does not answer.
+            let api = self.cluster.api();
+            if host.watcher.is_some_and(|watcher| api.cut_off(self.now(), watcher)) {
+                lines.push(NoticeLine {
+                    host: host.name.clone(),
+                    subject: "API server".into(),
+                    field: String::new(),
+                    reason: "unreachable; what is known stays in effect".into(),
+                });
+            }
         }
         lines
     }

@@ -12,8 +12,8 @@ use fairway_desired::{Interface, KernelEvent, PlaneId, Protocol};
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_record::{Sink, Taped};
-use fairway_scenario::Topology;
-use fairway_stage::Cluster;
+use fairway_scenario::{ApiServer, Topology};
+use fairway_stage::{Cluster, misbehaviour};
 
 use crate::bfd::{Arrival, Way};
 use crate::clients::{Clients, LoadEvent};
@@ -35,6 +35,8 @@ const API_TIMEOUT: Time = Time::from_secs(5);
 
 /// How long it takes until an agent hears what its kernel says.
 const KERNEL_EVENT: Time = Time::from_micros(100);
+/// Changes of each kind that the API server remembers where its lists are stale.
+const HISTORY: usize = 10_000;
 
 /// What a host is in the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,11 +206,8 @@ impl World {
 
     /// Every object of the API server, as JSON.
     pub fn objects(&self) -> Vec<serde_json::Value> {
-        ["Service", "EndpointSlice", "Pod", "Node"]
-            .iter()
-            .flat_map(|kind| self.cluster.api.list(kind))
-            .cloned()
-            .collect()
+        let api = self.cluster.api();
+        ["Service", "EndpointSlice", "Pod", "Node"].iter().flat_map(|kind| api.list(kind)).cloned().collect()
     }
 
     /// The agent of a host; `None` if none runs.
@@ -265,7 +264,7 @@ impl World {
             Event::Api => {
                 self.hash.event(now, 3, 0, 0);
                 self.api_tick = None;
-                self.cluster.api.handle(now);
+                self.cluster.api().handle(now);
                 self.drain_api();
             }
             Event::ApiRequest { host, generation, request } => {
@@ -299,6 +298,24 @@ impl World {
         true
     }
 
+    /// Something happens to the API server.
+    pub(crate) fn api_server(&mut self, how: &ApiServer) {
+        let now = self.queue.now();
+        let mut api = self.cluster.api();
+        match how {
+            ApiServer::Unreachable => api.reachable(now, false),
+            ApiServer::Reachable => api.reachable(now, true),
+            ApiServer::Compacted => api.cut_and_compact(now),
+            ApiServer::Misbehaves(how) => {
+                // A server that shows old states remembers them.
+                if how.stale > 0 {
+                    api.keep_history(HISTORY);
+                }
+                api.misbehave(misbehaviour(how));
+            }
+        }
+    }
+
     /// Starts the daemon of a host: a new process that knows nothing and finds what its predecessor left.
     pub(crate) fn start_agent(&mut self, host: HostIx) {
         let Some(config) = self.hosts[host].config.clone() else { return };
@@ -318,7 +335,7 @@ impl World {
         state.notices = state.flag_notices.iter().cloned().collect();
         if state.role == Role::Node {
             let name = state.name.clone();
-            let watcher = self.cluster.api.watch(now, &name);
+            let watcher = self.cluster.api().watch(now, &name);
             state.watcher = Some(watcher);
             self.watchers.insert(watcher, host);
         }
@@ -350,7 +367,7 @@ impl World {
         }
         if let Some(watcher) = state.watcher.take() {
             self.watchers.remove(&watcher);
-            self.cluster.api.unwatch(watcher);
+            self.cluster.api().unwatch(watcher);
         }
     }
 
@@ -491,7 +508,9 @@ impl World {
 
     /// Does what the API server wants, and keeps its deadline in the queue.
     pub(crate) fn drain_api(&mut self) {
-        while let Some(output) = self.cluster.api.poll() {
+        loop {
+            let output = self.cluster.api().poll();
+            let Some(output) = output else { break };
             match output {
                 fairway_api::Output::Deliver { watcher, deltas } => {
                     let Some(&host) = self.watchers.get(&watcher) else { continue };
@@ -513,7 +532,8 @@ impl World {
         if let Some(ticket) = self.api_tick.take() {
             self.queue.cancel(ticket);
         }
-        if let Some(at) = self.cluster.api.deadline() {
+        let deadline = self.cluster.api().deadline();
+        if let Some(at) = deadline {
             self.api_tick = Some(self.queue.at(at, Event::Api));
         }
     }

@@ -90,8 +90,8 @@ fn apply(world: &mut World, name: &str, annotations: &str) {
 /// The addresses that services have, with their names.
 fn given(world: &World) -> Vec<(String, String)> {
     let text = |v: &Value, path: &str| v.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string();
-    let services = world.cluster().api.list("Service");
-    services
+    let api = world.cluster().api();
+    api.list("Service")
         .flat_map(|service| {
             let all = service.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).into_iter().flatten();
             all.map(|entry| (text(entry, "/ip"), text(service, "/metadata/name"))).collect::<Vec<_>>()

@@ -243,6 +243,8 @@ impl Reader<'_> {
         let timing = self.optional(&mut fields, "timing");
         let timing_span = fields.span_of("timing");
         let timing = timing.and_then(|node| self.timing(node, &timing_span)).unwrap_or_default();
+        let api_span = fields.span_of("apiServer");
+        let api_server = self.optional(&mut fields, "apiServer").and_then(|node| self.api_server(node, &api_span));
         let flags = self.optional(&mut fields, "flags").map(|node| self.flags(node)).unwrap_or_default();
         let objects = self.optional(&mut fields, "objects");
         let steps = self.required(&mut fields, "steps");
@@ -274,6 +276,7 @@ impl Reader<'_> {
             topology: self.topology.clone(),
             services: services.unwrap_or_else(|| self.default_services()),
             timing,
+            api_server,
             flags,
             objects,
             steps: read,

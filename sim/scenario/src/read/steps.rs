@@ -6,11 +6,11 @@ use regex_lite::{Regex, RegexBuilder};
 
 use super::{Fields, Reader};
 use crate::diagnostic::Diagnostic;
-use crate::fault::{Fault, KernelFail, Plane, PodPick};
+use crate::fault::{ApiServer, Fault, KernelFail, Misbehaviour, Plane, PodPick};
 use crate::scenario::{Objects, Software};
 use crate::source::Span;
 use crate::stage::{LoadMode, LoadRequest, MconnectRequest, TraceRequest};
-use crate::step::{Action, Ask, Origin, Protocol, Step};
+use crate::step::{Action, Ask, Lapse, Origin, Protocol, Step};
 use crate::text::nearest;
 use crate::yaml::{Key, Node, Value};
 
@@ -22,6 +22,8 @@ const ACTIONS: &[&str] = &[
 
 /// All faults.
 const FAULTS: &[&str] = &[
+    "apiServer",
+    "registerNode",
     "killAgent",
     "startAgent",
     "restartAgent",
@@ -51,6 +53,47 @@ const FAULTS: &[&str] = &[
 ];
 
 impl Reader<'_> {
+    /// A word, or a mapping of misbehaviour.
+    pub(super) fn api_server(&mut self, node: &Node, span: &Span) -> Option<ApiServer> {
+        if !matches!(node.value, Value::Map(_)) {
+            return self.word(node, "state of an API server", ApiServer::WORDS);
+        }
+        let mut fields = self.fields("`apiServer`", node, span)?;
+        let mut how = Misbehaviour::NONE;
+        for (key, time) in [("slow", &mut how.slow), ("reorder", &mut how.reorder)] {
+            if let Some(node) = self.optional(&mut fields, key) {
+                *time = self.duration(node).unwrap_or_default();
+            }
+        }
+        let chances = [
+            ("disconnect", &mut how.disconnect),
+            ("stale", &mut how.stale),
+            ("duplicate", &mut how.duplicate),
+            ("tooManyRequests", &mut how.too_many),
+            ("internalError", &mut how.internal),
+            ("gone", &mut how.gone),
+        ];
+        for (key, chance) in chances {
+            if let Some(node) = self.optional(&mut fields, key) {
+                *chance = self.number(node, 0, 100).unwrap_or_default();
+            }
+        }
+        self.finish(fields);
+        Some(ApiServer::Misbehaves(how))
+    }
+
+    /// A duration, or `{virtual: 1h, real: 20s}`.
+    fn lapse(&mut self, node: &Node) -> Option<Lapse> {
+        if let Value::Map(_) = node.value {
+            let mut fields = self.fields("a duration by stage", node, &node.span)?;
+            let in_memory = self.required(&mut fields, "virtual").and_then(|node| self.duration(node));
+            let real = self.required(&mut fields, "real").and_then(|node| self.duration(node));
+            self.finish(fields);
+            return Some(Lapse { in_memory: in_memory?, real: real? });
+        }
+        self.duration(node).map(|time| Lapse { in_memory: time, real: time })
+    }
+
     pub(super) fn step(&mut self, node: &Node, applied: Option<Vec<Objects>>) -> Option<Step> {
         let mut fields = self.fields("a step", node, &node.span)?;
         let name = self.optional(&mut fields, "name").and_then(|node| self.text(node));
@@ -141,7 +184,7 @@ impl Reader<'_> {
             "measure" => {
                 let mut fields = self.fields("`measure`", value, &key.span)?;
                 let load = self.required(&mut fields, "load").and_then(|node| self.running_load(node));
-                let duration = self.required(&mut fields, "for").and_then(|node| self.duration(node));
+                let duration = self.required(&mut fields, "for").and_then(|node| self.lapse(node));
                 self.finish(fields);
                 let expect = self.load_expect(expect);
                 Action::Measure { load: load?, duration: duration?, expect }
@@ -154,7 +197,7 @@ impl Reader<'_> {
                 let expect = self.load_expect(expect);
                 Action::Stop { load: load?, expect }
             }
-            "pass" => Action::Pass(self.duration(value)?),
+            "pass" => Action::Pass(self.lapse(value)?),
             // Read beforehand, with its mistakes.
             "apply" => Action::Apply(applied.unwrap_or_default()),
             "delete" => {
@@ -406,6 +449,8 @@ impl Reader<'_> {
             return None;
         }
         Some(match key.text.as_str() {
+            "apiServer" => Fault::ApiServer(self.api_server(value, &key.span)?),
+            "registerNode" => Fault::RegisterNode(self.node_name(value)?),
             "killAgent" => Fault::KillAgent(self.speaker(value)?),
             "startAgent" => Fault::StartAgent(self.speaker(value)?),
             "restartAgent" => Fault::RestartAgent(self.speaker(value)?),

@@ -139,9 +139,10 @@ impl Reader<'_> {
         let flags = self.optional(&mut fields, "flags").map(|node| self.flags(node)).unwrap_or_default();
         let labels = self.optional(&mut fields, "labels").map(|node| self.text_map(node)).unwrap_or_default();
         let annotations = self.optional(&mut fields, "annotations").map(|node| self.text_map(node)).unwrap_or_default();
+        let registered = self.optional(&mut fields, "registered").and_then(|node| self.boolean(node)).unwrap_or(true);
         let gateways = self.gateways(&mut fields, Gateways::Routers);
         let addresses = self.addresses(topology, fields, taken);
-        Some(NodeHost { addresses, pod_cidrs, flags, labels, annotations, gateways })
+        Some(NodeHost { addresses, pod_cidrs, flags, labels, annotations, registered, gateways })
     }
 
     fn read_router(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Router> {

@@ -10,7 +10,7 @@ use crate::report::{Outcome, StepOutcome, Verdict};
 use crate::scenario::Scenario;
 use crate::sink::{Event, Sink};
 use crate::stage::{Answer, Stage, StageError};
-use crate::step::{Action, Ask, Conditions, LoadExpect, Show, Step};
+use crate::step::{Action, Ask, Conditions, Lapse, LoadExpect, Show, Step};
 use crate::text::show_duration;
 
 /// How to run.
@@ -305,7 +305,8 @@ impl Run<'_> {
         }
     }
 
-    fn pass(&mut self, duration: Duration) -> Result<(), Stop> {
+    fn pass(&mut self, lapse: Lapse) -> Result<(), Stop> {
+        let duration = if self.stage.virtual_time() { lapse.in_memory } else { lapse.real };
         let limit = self.stage.now().saturating_add(duration);
         let mut idle = 0;
         while self.stage.now() < limit {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Run, Stop};
 use crate::sink::Event;
 use crate::stage::{BgpShow, LoadMode, LoadRequest, MconnectRequest, Neighbor, RibPath};
-use crate::step::{Action, Condition, Show, Step};
+use crate::step::{Action, Condition, Lapse, Show, Step};
 use crate::text::{clock, show_duration};
 
 impl Run<'_> {
@@ -153,6 +153,12 @@ pub(super) fn load_mode(request: &LoadRequest) -> String {
     }
 }
 
+/// How much time passes, on either kind of stage.
+fn show_lapse(lapse: Lapse) -> String {
+    let (virtual_time, real) = (show_duration(lapse.in_memory), show_duration(lapse.real));
+    if virtual_time == real { real } else { format!("{virtual_time} (real time: {real})") }
+}
+
 /// The title of a step: its own, else what it does.
 pub(super) fn title(step: &Step) -> String {
     if let Some(own) = step.title.as_ref().or(step.name.as_ref()) {
@@ -166,9 +172,9 @@ pub(super) fn title(step: &Step) -> String {
         Action::Show(_) => "show".to_owned(),
         Action::Mconnect { request, .. } => format!("mconnect from {} to {}", request.from, request.address),
         Action::Load(request) => format!("load {} from {} to {}", request.name, request.from, request.address),
-        Action::Measure { load, duration, .. } => format!("measure {load} for {}", show_duration(*duration)),
+        Action::Measure { load, duration, .. } => format!("measure {load} for {}", show_lapse(*duration)),
         Action::Stop { load, .. } => format!("stop {load}"),
-        Action::Pass(duration) => format!("pass {}", show_duration(*duration)),
+        Action::Pass(duration) => format!("pass {}", show_lapse(*duration)),
         Action::Apply(objects) => {
             format!("apply {}", objects.iter().map(|object| object.name.as_str()).collect::<Vec<_>>().join(", "))
         }

@@ -8,6 +8,10 @@ use super::{Cidr, OneOrMany};
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub(super) enum Fault {
+    /// Something happens to the API server.
+    ApiServer(ApiServer),
+    /// The kubelet of a node makes its Node object, as the topology has it.
+    RegisterNode(String),
     /// The daemon of a node or router dies without a word; the kernel keeps its state.
     KillAgent(String),
     /// The daemon of a node or router starts.
@@ -60,6 +64,52 @@ pub(super) enum Fault {
     Kernel(KernelFault),
     /// Someone deletes our state from the kernel of a node behind the agent's back.
     Tamper(Tamper),
+}
+
+/// What happens to the API server.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum ApiServer {
+    /// In one word.
+    Word(ApiServerWord),
+    /// It misbehaves from now on.
+    Misbehaves(Misbehaviour),
+}
+
+/// What happens to the API server, in one word.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub(super) enum ApiServerWord {
+    /// It is there again.
+    Reachable,
+    /// Its process is gone; what it stores is not.
+    Unreachable,
+    /// Every watch is cut, and the history that it would go on from is forgotten (410).
+    Compacted,
+    /// Its misbehaviour ends.
+    Behaves,
+}
+
+/// What an API server does on a bad day. Chances are in per cent.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Misbehaviour {
+    /// Everything it says comes so much later.
+    slow: Option<super::Duration>,
+    /// Each watch tells of changes up to so much later than the others.
+    reorder: Option<super::Duration>,
+    /// A connection is cut.
+    disconnect: Option<u8>,
+    /// A list shows an older state.
+    stale: Option<u8>,
+    /// An event of a watch comes twice.
+    duplicate: Option<u8>,
+    /// 429 Too Many Requests.
+    too_many_requests: Option<u8>,
+    /// 500 Internal Server Error.
+    internal_error: Option<u8>,
+    /// A watch is answered 410 Gone.
+    gone: Option<u8>,
 }
 
 /// The link of a host to a LAN.

@@ -99,6 +99,8 @@ struct Scenario {
     services: Option<Services>,
     /// How fast the parts of the cluster that are not ours react.
     timing: Option<Timing>,
+    /// How the API server is at the start, if not as it should be.
+    api_server: Option<fault::ApiServer>,
     /// Command line of the node agent (kube-router's flags), for every node.
     flags: Option<OneOrMany<String>>,
     /// Kubernetes objects that exist from the start.
@@ -147,6 +149,8 @@ struct Node {
     labels: Option<BTreeMap<String, String>>,
     /// Annotations of the Node object.
     annotations: Option<BTreeMap<String, String>>,
+    /// Whether its Node object exists from the start; default true. `registerNode` makes it later.
+    registered: Option<bool>,
     /// Where its default route points: `routers` (default; all on a shared LAN, ECMP), `none`, or hosts.
     gateways: Option<OneOrMany<String>>,
     /// Addresses by LAN.
@@ -309,7 +313,7 @@ struct Step {
     /// Ends the load of this name; `expect` judges its whole life.
     stop: Option<String>,
     /// Lets time pass.
-    pass: Option<Duration>,
+    pass: Option<Lapse>,
     /// Creates or updates objects.
     apply: Option<OneOrMany<Objects>>,
     /// Deletes an object.
@@ -423,7 +427,27 @@ struct Measure {
     /// The load.
     load: String,
     /// How long.
-    r#for: Duration,
+    r#for: Lapse,
+}
+
+/// How much time passes.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Lapse {
+    /// On every stage.
+    Same(Duration),
+    /// By stage.
+    ByStage(ByStage),
+}
+
+/// An hour in virtual time takes a moment; in real time it has to be less.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+struct ByStage {
+    /// In memory.
+    r#virtual: Duration,
+    /// On a real kernel.
+    real: Duration,
 }
 
 /// An object.

@@ -24,6 +24,8 @@ pub struct Fake {
     pub standing: Vec<NoticeLine>,
     /// Time does not pass.
     pub stuck: bool,
+    /// Time is virtual.
+    pub virtual_time: bool,
     /// Refuses every fault.
     pub refuse: bool,
     /// Everything it was asked to do, in order.
@@ -46,6 +48,7 @@ impl Fake {
             sources: BTreeMap::from([([192, 168, 1, 201].into(), 400)]),
             standing: Vec::new(),
             stuck: false,
+            virtual_time: true,
             refuse: false,
             log: Vec::new(),
             advances: 0,
@@ -79,6 +82,10 @@ impl Stage for Fake {
 
     fn features(&self) -> Vec<String> {
         vec!["ipvs".to_owned()]
+    }
+
+    fn virtual_time(&self) -> bool {
+        self.virtual_time
     }
 
     fn now(&self) -> Duration {
