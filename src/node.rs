@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
 use crate::operate::{self, TakeOver};
-use crate::verbose::{self, Logged};
+use crate::verbose;
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -176,7 +176,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(move |config| open(config).map(Logged)),
+        open: Box::new(move |config| open(config).map(verbose::kernel)),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     };

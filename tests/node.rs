@@ -5,7 +5,7 @@ use std::process::Command;
 
 mod play;
 
-use play::{missing, play};
+use play::{missing, part, play};
 
 /// The router is gobgpd at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
@@ -118,10 +118,7 @@ cat node.log
     let output = play("gobgpd", &script);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{:?}", output.status);
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     let has = |part: &str, wanted: &[&str]| {
         for wanted in wanted {
             assert!(part.contains(wanted), "no {wanted:?} in {part}");
@@ -249,10 +246,7 @@ cat node.log
     let output = play("cluster", &script);
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     assert!(part("before there is a server").contains("unreachable since"), "{text}");
     let edits = part("kubectl");
     assert!(edits.contains("11.0.1.0/24") && !edits.contains("10.96.0.7/32"), "{edits}");
@@ -375,10 +369,7 @@ if wait $daemon; then echo "status 0"; fi
     let output = play("deploy", &script);
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     let manifests = part("manifests");
     assert!(manifests.contains("daemonset.apps/fairway created"), "{manifests}");
     for line in manifests.lines() {

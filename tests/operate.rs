@@ -4,7 +4,7 @@ mod play;
 
 use std::process::{Command, Stdio};
 
-use play::missing;
+use play::{missing, part};
 
 fn works(program: &str, args: &[&str]) -> bool {
     let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -20,12 +20,6 @@ fn play(name: &str, script: &str) -> Option<String> {
     let output = play::play(name, &format!("{HEAD}{script}"));
     assert!(output.status.success(), "{:?}", output.status);
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A part of what a script said.
-fn part<'a>(text: &'a str, name: &str) -> &'a str {
-    let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-    rest.split("\n== ").next().unwrap_or_default()
 }
 
 /// Only a router, as not every kernel has IPVS. `ip route` has what an earlier daemon learned, and what others wrote.
@@ -90,10 +84,10 @@ if wait $daemon; then echo "status 0"; fi
     let Some(text) = play("only", &format!("exec 2>&1\n{script}")) else { return };
     let pid = |part: &str| part.rsplit_once("process ").map(|(_, pid)| pid.trim().to_string()).expect("a number");
     let beside = part(&text, "beside kube-router");
-    assert!(beside.contains(&format!("kube-router runs on this node: process {}", pid(beside))), "{beside}");
+    assert!(beside.contains(&format!("kube-router runs on this node: process {}", pid(&beside))), "{beside}");
     assert!(beside.contains("status 1"), "{beside}");
     let second = part(&text, "a second one");
-    let said = format!("another daemon runs on this node already: process {} (fairway)", pid(second));
+    let said = format!("another daemon runs on this node already: process {} (fairway)", pid(&second));
     assert_eq!((second.matches(&said).count(), second.matches("status 1").count()), (2, 2), "{second}");
     assert!(part(&text, "after it was killed").contains("status 0"), "{text}");
 }
@@ -117,7 +111,7 @@ cmp before after && echo "== unchanged"
     {
         assert!(shown.contains(line), "no {line:?} in {shown}");
     }
-    let json: serde_json::Value = serde_json::from_str(part(&text, "json")).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&part(&text, "json")).expect("JSON");
     assert_eq!((&json["node"], &json["keptRoutes"]), (&"vm-001".into(), &1.into()));
     let count = |kind: &str| json["changes"].as_array().expect("a list").iter().filter(|c| c["change"] == kind).count();
     assert_eq!(json["summary"]["add"], count("add"));
@@ -144,7 +138,7 @@ ip route
     assert!(first.contains("removed route 20.0.0.0/24 table 254 metric 0\n"), "{first}");
     assert!(first.contains("1 removed (1 route), 0 left"), "{first}");
     assert!(part(&text, "second").starts_with("nothing of ours is left on this node\nstatus 0"), "{text}");
-    let json: serde_json::Value = serde_json::from_str(part(&text, "json")).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&part(&text, "json")).expect("JSON");
     assert_eq!(json["removed"], serde_json::json!([{"of": "route", "what": "22.0.0.0/24 table 254 metric 0"}]));
     assert!(part(&text, "routes").contains("21.0.0.0/24") && text.contains("== status 2"), "{text}");
 }
@@ -234,7 +228,7 @@ head -c 100 tape > cut; head -c 1000 /dev/urandom > noise
         assert!(shown.contains(line), "no {line:?} in {shown}");
     }
     assert!(shown.contains("the recording ends with the daemon") && shown.contains("password-1"), "{shown}");
-    let json: serde_json::Value = serde_json::from_str(part(&text, "json")).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&part(&text, "json")).expect("JSON");
     assert_eq!((&json["identical"], &json["difference"]), (&true.into(), &serde_json::Value::Null));
     assert!(part(&text, "until").contains("ends at --until"), "{text}");
     assert!(text.contains("== no password") && part(&text, "killed").contains("identical: "), "{text}");
