@@ -203,8 +203,8 @@ pub enum Role {
 }
 
 /// Tunnels between nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// `--overlay-type=full`: to all other nodes, not only to those of other subnets.
     pub full: bool,
