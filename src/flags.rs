@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, RouterIdSource, Subject};
+use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, Overlay, RouterIdSource, Subject};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -111,7 +111,7 @@ const FLAGS: &[Flag] = &[
     ("enable-ibgp", Syntax::Bool, "true", Works),
     ("enable-ipv4", Syntax::Bool, "true", Works),
     ("enable-ipv6", Syntax::Bool, "false", Works),
-    ("enable-overlay", Syntax::Bool, "true", Only("false")),
+    ("enable-overlay", Syntax::Bool, "true", Works),
     ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
     ("enable-pprof", Syntax::Bool, "false", Process),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
@@ -140,9 +140,9 @@ const FLAGS: &[Flag] = &[
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
-    ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
-    ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
-    ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Process),
+    ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Works),
+    ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Works),
+    ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Works),
     ("override-nexthop", Syntax::Bool, "false", Works),
     ("peer-router-asns", Syntax::Asns, "", Works),
     ("peer-router-ips", Syntax::Ips, "", Works),
@@ -569,6 +569,11 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         import_default_route: one(m, "bgp-import-default-route"),
         multipath_relax: one(m, "bgp-multipath-relax"),
         route_metric: word("bgp-route-metric"),
+        overlay: one::<bool>(m, "enable-overlay").then(|| Overlay {
+            full: one::<String>(m, "overlay-type") == "full",
+            udp: one::<String>(m, "overlay-encap") == "fou",
+        }),
+        overlay_port: small("overlay-encap-port"),
         admin: admin(m),
         health: listen(m, "health-addr", "health-port")?,
         metrics: metrics(m)?,
@@ -720,8 +725,8 @@ mod tests {
 
     #[test]
     fn a_feature_that_is_not_built_is_refused_and_a_default_that_differs_is_said() {
-        assert!(errors("--enable-overlay")[0].1.contains("not built yet"));
-        let (_, notices) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert!(errors("--enable-pod-egress")[0].1.contains("not built yet"));
+        let (_, notices) = parse("vm-001", &flags("--run-firewall=false")).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
     }
@@ -804,6 +809,20 @@ mod tests {
         // As Go reads numbers, and both forms of a range.
         assert_eq!(run("--bgp-port=0xb3").config.bgp_port, 179);
         run("--service-node-port-range=30000:32767 --runtime-endpoint=unix:///run/c.sock --overlay-type full");
+    }
+
+    #[test]
+    fn the_overlay_is_as_kube_router_has_it() {
+        let overlay = |text: &str| {
+            let config = run(text).config;
+            (config.overlay.map(|overlay| (overlay.full, overlay.udp)), config.overlay_port)
+        };
+        assert_eq!(overlay(""), (Some((false, false)), 5555));
+        assert_eq!(overlay("--enable-overlay=false --overlay-encap-port 6000"), (None, 6000));
+        assert_eq!(
+            overlay("--overlay-type=full --overlay-encap=fou --overlay-encap-port=6000"),
+            (Some((true, true)), 6000)
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
     ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
-    ("overlay-type", "other words are refused; for kube-router they mean no tunnels"),
+    ("overlay-type", "other words are refused; for kube-router they mean no tunnels; ends of tunnels are nodes only"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
     ("service-node-port-range", "checked always, not only with the firewall"),
 ];

@@ -64,7 +64,7 @@ impl RealKernel {
         let proxy = config.run_service_proxy;
         let ipvs = proxy.then(IpvsBackend::new).transpose()?;
         let filter = proxy.then(FilterBackend::new).transpose()?;
-        let mut route = RouteBackend::new()?;
+        let mut route = RouteBackend::new()?.with_overlay_port(config.overlay_port);
         if proxy && !route.offers(LinkKind::Dummy).map_err(OpenError::Refused)? {
             return Err(OpenError::Dummy);
         }

@@ -18,6 +18,9 @@ use crate::{addr, link, route, rule, sysctl};
 /// The interface that is ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
 
+/// kube-router's UDP port of tunnels.
+const OVERLAY_PORT: u16 = 5555;
+
 /// Why there is no [`RouteBackend`].
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -41,14 +44,34 @@ pub struct RouteBackend {
 }
 
 /// What the backend remembers. Forgotten when the socket is lost.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) links: Links,
+    /// Our tunnels that are there, with the indexes of those that were read.
+    pub(crate) tunnels: BTreeMap<Arc<str>, u32>,
+    /// UDP ports of tunnels that were ever opened.
+    pub(crate) ports: BTreeSet<Arc<str>>,
+    /// The UDP port that is ours whoever opened it.
+    pub(crate) port: u16,
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
     /// Kernel parameters that were ever written.
     pub(crate) sysctls: BTreeSet<Arc<str>>,
+}
+
+impl Known {
+    fn new(port: u16) -> Self {
+        Known {
+            links: Links::default(),
+            tunnels: BTreeMap::new(),
+            ports: BTreeSet::new(),
+            port,
+            routes: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            sysctls: BTreeSet::new(),
+        }
+    }
 }
 
 /// Device and inode of a network namespace's file.
@@ -88,7 +111,15 @@ impl RouteBackend {
         let socket = Socket::open(Protocol::Route)?;
         let writer = Arc::new(Writer::default());
         writer.is(&socket);
-        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known: Known::default() })
+        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known: Known::new(OVERLAY_PORT) })
+    }
+
+    /// The UDP port of tunnels is this instead of 5555 (`--overlay-encap-port`): one that was opened by an earlier
+    /// process is ours.
+    #[must_use]
+    pub fn with_overlay_port(mut self, port: u16) -> RouteBackend {
+        self.known.port = port;
+        self
     }
 
     /// Whether the kernel can make interfaces of a kind. Nothing is made: the kernel looks the kind up before it refuses
@@ -122,8 +153,9 @@ impl RouteBackend {
         let result = what(&mut socket, &mut self.known);
         match &result {
             Err(Fault::Lost) => {
-                let sysctls = std::mem::take(&mut self.known.sysctls);
-                self.known = Known { sysctls, ..Known::default() };
+                let fresh = Known::new(self.known.port);
+                let Known { sysctls, ports, .. } = std::mem::replace(&mut self.known, fresh);
+                self.known = Known { sysctls, ports, ..Known::new(self.known.port) };
             }
             _ => self.socket = Some(socket),
         }
@@ -149,7 +181,8 @@ impl Backend<Link> for RouteBackend {
     }
 
     fn apply(&mut self, ops: &[Op<Link>]) -> Result<Vec<Outcome>, Fault> {
-        self.with(|socket, known| link::apply(socket, known, ops))
+        let writer = Arc::clone(&self.writer);
+        self.with(|socket, known| link::apply(socket, known, &writer, ops))
     }
 }
 

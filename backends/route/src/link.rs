@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairway_desired::{Fault, Link, LinkKind, LinkValue, Op, Outcome, Table};
-use fairway_netlink::{Message, Socket, flags};
+use fairway_desired::{Family, Fault, Link, LinkKind, LinkValue, Op, Outcome, Table, Tunnel, receive_port};
+use fairway_netlink::{Error, Message, Socket, flags};
 use netlink_packet_core::Parseable;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{LinkBridge, LinkDummy, LinkUnspec};
 
 use crate::backend::{DUMMY, Known, carry_out, fault};
-use crate::wire::errno::EINVAL;
+use crate::monitor::Writer;
+use crate::wire::errno::{EINVAL, EPERM};
 use crate::wire::{kind, message, not_deleted, refused};
+use crate::{fou, tunnel};
 
 /// `IFNAMSIZ` without the closing zero.
 const NAME: usize = 15;
@@ -30,6 +32,9 @@ pub(crate) struct Found {
     pub(crate) up: bool,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub(crate) kind: Option<InfoKind>,
+    pub(crate) mtu: u32,
+    /// What it leads to, if it is a tunnel between two addresses.
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 impl Links {
@@ -40,7 +45,17 @@ impl Links {
     /// The index of an interface; the kernel is asked if the name is not known.
     pub(crate) fn index(&mut self, socket: &mut Socket, name: &str) -> Result<Option<u32>, Fault> {
         if !self.indexes.contains_key(name) {
-            read(socket, self)?;
+            // There may be thousands of others.
+            let request = message(kind::GET_LINK, 0, &LinkUnspec::new_with_name(name).build());
+            let replies = match socket.request(request) {
+                Err(Error::Errno(errno)) if errno.0 != EPERM => return Ok(None),
+                replies => replies.map_err(|error| fault(&error))?,
+            };
+            for reply in replies {
+                if let Some((name, found)) = LinkMessage::parse(&reply.payload).ok().as_ref().and_then(decode) {
+                    self.insert(found.index, &name);
+                }
+            }
         }
         Ok(self.indexes.get(name).copied())
     }
@@ -64,7 +79,8 @@ impl Links {
         }
     }
 
-    fn forget(&mut self, name: &str) {
+    /// Nothing is known of this name any more.
+    pub(crate) fn forget(&mut self, name: &str) {
         if let Some(index) = self.indexes.remove(name) {
             self.names.remove(&index);
         }
@@ -91,22 +107,26 @@ pub(crate) fn read(socket: &mut Socket, links: &mut Links) -> Result<BTreeMap<Ar
 }
 
 fn decode(message: &LinkMessage) -> Option<(Arc<str>, Found)> {
-    let mut name = None;
-    let mut kind = None;
+    let (mut name, mut kind, mut mtu, mut data) = (None, None, 0, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(Arc::from(text.as_str())),
+            LinkAttribute::Mtu(found) => mtu = *found,
             LinkAttribute::LinkInfo(infos) => {
-                kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.clone()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(found) => kind = Some(found.clone()),
+                        LinkInfo::Data(InfoData::IpTunnel(found)) => data = Some(found),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
+    let tunnel = data.and_then(|data| tunnel::decode(kind.as_ref(), data));
     let up = message.header.flags.contains(LinkFlags::Up);
-    Some((name?, Found { index: message.header.index, up, kind }))
+    Some((name?, Found { index: message.header.index, up, kind, mtu, tunnel }))
 }
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Link>, Fault> {
@@ -115,7 +135,18 @@ pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Li
         let kind = if link.kind == Some(InfoKind::Bridge) { LinkKind::Bridge } else { LinkKind::Dummy };
         (Arc::from(DUMMY), LinkValue { kind, up: link.up })
     });
-    Ok(ours.into_iter().collect())
+    let mut table: Table<Link> = ours.into_iter().collect();
+    known.tunnels.clear();
+    for (name, link) in &all {
+        if let Some(tunnel) = link.tunnel.filter(|_| tunnel::is_ours(name, link)) {
+            known.tunnels.insert(name.clone(), link.index);
+            table.insert(name.clone(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: link.up });
+        }
+    }
+    // Others may have such ports: ours is the one of the flag, and what we opened.
+    let ports = fou::observe()?.into_iter().map(|(family, port)| (port, receive_port(family, port)));
+    table.extend(ports.filter(|(port, (name, _))| *port == known.port || known.ports.contains(name)).map(|(_, p)| p));
+    Ok(table)
 }
 
 /// A request that makes an interface.
@@ -126,6 +157,9 @@ pub(crate) fn create(name: &str, value: &LinkValue) -> Message {
         LinkKind::Dummy => LinkDummy::new(name).down().build(),
         LinkKind::Bridge if up => LinkBridge::new(name).up().build(),
         LinkKind::Bridge => LinkBridge::new(name).down().build(),
+        LinkKind::Tunnel(tunnel) => return tunnel::create(name, &tunnel, up),
+        // No interface, and asked for in other ways.
+        LinkKind::ReceivePort { .. } => LinkUnspec::new_with_name(name).build(),
     };
     message(kind::NEW_LINK, flags::CREATE | flags::EXCL, &body)
 }
@@ -141,13 +175,57 @@ pub(crate) fn delete(index: u32) -> Message {
     message(kind::DEL_LINK, 0, &LinkUnspec::new_with_index(index).build())
 }
 
-/// One by one: there is one interface of ours.
-pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Link>]) -> Result<Vec<Outcome>, Fault> {
-    ops.iter().map(|op| apply_one(socket, known, op)).collect()
+/// In order: tunnels that are put or deleted in a row together, the others one by one, as there are few.
+pub(crate) fn apply(
+    socket: &mut Socket,
+    known: &mut Known,
+    writer: &Writer,
+    ops: &[Op<Link>],
+) -> Result<Vec<Outcome>, Fault> {
+    let sort = |op: &Op<Link>| (tunnel::concerns(op), matches!(op, Op::Put(..)));
+    let mut outcomes = Vec::with_capacity(ops.len());
+    for run in ops.chunk_by(|one, next| sort(one) == sort(next)) {
+        if run.first().is_some_and(tunnel::concerns) {
+            outcomes.extend(tunnel::apply(socket, known, writer, run)?);
+        } else {
+            for op in run {
+                outcomes.push(apply_one(socket, known, op)?);
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+/// The receive port of a name; `None` if it is that of an interface.
+fn port_of(name: &str) -> Option<LinkValue> {
+    let (port, family) = name.strip_prefix("gue/")?.split_once('/')?;
+    let family = if family == "ipv4" { Family::V4 } else { Family::V6 };
+    let (made, value) = receive_port(family, port.parse().ok().filter(|port| *port > 0)?);
+    (*made == *name).then_some(value)
+}
+
+fn apply_port(known: &mut Known, op: &Op<Link>) -> Result<Outcome, Fault> {
+    let name = op.key();
+    let value = match (op, port_of(name)) {
+        (Op::Put(_, asked), Some(value)) if *asked == value => value,
+        (Op::Put(..), _) => return Ok(Outcome::Refused(EINVAL)),
+        (Op::Del(_), Some(value)) => value,
+        (Op::Del(_), None) => return Ok(Outcome::Gone),
+    };
+    let outcome = fou::apply(&value, matches!(op, Op::Put(..)))?;
+    match (op, outcome) {
+        (Op::Put(..), Outcome::Done) => drop(known.ports.insert(name.clone())),
+        (Op::Del(_), Outcome::Done | Outcome::Gone) => drop(known.ports.remove(name)),
+        _ => {}
+    }
+    Ok(outcome)
 }
 
 fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Outcome, Fault> {
     let name = op.key();
+    if name.starts_with("gue/") || matches!(op, Op::Put(_, LinkValue { kind: LinkKind::ReceivePort { .. }, .. })) {
+        return apply_port(known, op);
+    }
     let found = read(socket, &mut known.links)?.remove(name);
     if found.is_some() && **name != *DUMMY {
         return Ok(Outcome::Foreign);
@@ -158,7 +236,8 @@ fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Ou
         (Op::Put(_, value), Some(there)) => {
             let kind = match value.kind {
                 LinkKind::Dummy => InfoKind::Dummy,
-                LinkKind::Bridge => InfoKind::Bridge,
+                // Tunnels and ports do not come here.
+                _ => InfoKind::Bridge,
             };
             match there {
                 _ if there.kind != Some(kind) => vec![delete(there.index), create(name, value)],

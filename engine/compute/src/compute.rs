@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use crate::ledger::Ledger;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{global, router, service};
+use crate::{global, overlay, router, service};
 
 /// Net changes, by plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -352,13 +352,11 @@ impl Compute {
             (state.node_ip(V4), state.node_ip(V6), identity, all)
         };
         let before = own.then(|| basis(&self.state));
-        let old = match node.clone() {
-            Some(node) => self.state.nodes.insert(name.clone(), node),
-            None => self.state.nodes.remove(name),
-        };
+        let old = self.state.put_node(node.clone(), name);
         if old == node {
             return;
         }
+        self.hops_changed();
         if !own {
             self.dirty.insert(Unit::Node(name.clone()));
             return;
@@ -388,6 +386,15 @@ impl Compute {
         let prefix = learned.prefix.trunc();
         if self.state.learn(prefix, learned.next_hops) {
             self.dirty.insert(Unit::Learned(prefix));
+            self.hops_changed();
+        }
+    }
+
+    /// The ways to some next hops changed: so do the routes that lead there, and the tunnels.
+    fn hops_changed(&mut self) {
+        for (hop, tunnel, prefixes) in self.state.hops.take_touched() {
+            self.dirty.extend(tunnel.then_some(Unit::Tunnel(hop)));
+            self.dirty.extend(prefixes.into_iter().map(Unit::Learned));
         }
     }
 
@@ -397,22 +404,27 @@ impl Compute {
     /// Returns the routes that the kernel may have dropped by itself, because the interface was set down. They are
     /// desired or not as before; what is known of them is not to be trusted.
     pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
+        let ends = overlay::ends(&self.state);
         let dropped = self.state.links.set(name, now);
-        self.links_changed(&dropped)
+        self.links_changed(&dropped, &ends)
     }
 
     /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
     pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
+        let ends = overlay::ends(&self.state);
         let dropped = self.state.links.replace(all);
-        self.links_changed(&dropped)
+        self.links_changed(&dropped, &ends)
     }
 
-    fn links_changed(&mut self, dropped: &[IpNet]) -> Vec<RouteKey> {
-        let changed = self.state.hops.review(&self.state.links);
-        self.dirty.extend(changed.into_iter().map(Unit::Learned));
+    fn links_changed(&mut self, dropped: &[IpNet], ends: &overlay::Ends) -> Vec<RouteKey> {
+        self.state.review_hops();
+        self.hops_changed();
         let metric = self.state.config.route_metric;
         let key = |prefix| RouteKey { prefix, table: MAIN_TABLE, metric };
-        self.state.hops.through(dropped).into_iter().map(key).collect()
+        let mut prefixes = self.state.hops.through(dropped);
+        // IPv4 drops the routes whose source address goes, and refuses such routes until it comes.
+        prefixes.extend(overlay::sourced(&self.state, ends));
+        prefixes.into_iter().map(key).collect()
     }
 
     /// The prefixes on the links of this host, sorted, and whether the link works.
@@ -450,12 +462,14 @@ impl Compute {
             Unit::Global => {
                 let mut claims = global::render(&self.state);
                 router::render(&self.state, &mut claims);
+                overlay::render(&self.state, &mut claims);
                 claims
             }
             Unit::Node(name) => match self.state.nodes.get(name) {
                 Some(node) => router::render_node(&self.state, node),
                 None => Claims::default(),
             },
+            Unit::Tunnel(hop) => overlay::render_tunnel(&self.state, *hop),
             Unit::Learned(prefix) => match self.state.learned.get(prefix) {
                 Some(next_hops) => router::render_learned(&self.state, *prefix, next_hops),
                 None => Claims::default(),

@@ -15,6 +15,7 @@ mod dsr;
 mod global;
 mod ledger;
 mod links;
+mod overlay;
 mod router;
 mod scratch;
 mod service;
@@ -22,4 +23,5 @@ mod state;
 mod unit;
 
 pub use compute::{Changes, Compute, Desired, Ops, watched};
+pub use overlay::overlay_overhead;
 pub use scratch::from_scratch;

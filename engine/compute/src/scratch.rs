@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::compute::Desired;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{global, router, service};
+use crate::{global, overlay, router, service};
 
 /// Desired state and notices of the units, from nothing but the objects, learned routes and interfaces that exist.
 ///
@@ -30,7 +30,8 @@ pub fn from_scratch(
     for object in objects {
         match object {
             Object::Node(o) => {
-                state.nodes.insert(o.name.clone(), o);
+                let name = o.name.clone();
+                state.put_node(Some(o), &name);
             }
             Object::Service(o) => {
                 state.services.insert(o.name.clone(), o);
@@ -49,9 +50,13 @@ pub fn from_scratch(
     let mut units: BTreeMap<Unit, Claims> = BTreeMap::new();
     let mut claims = global::render(&state);
     router::render(&state, &mut claims);
+    overlay::render(&state, &mut claims);
     units.insert(Unit::Global, claims);
     for node in state.nodes.values() {
         units.insert(Unit::Node(node.name.clone()), router::render_node(&state, node));
+    }
+    for hop in state.hops.tunnelled() {
+        units.insert(Unit::Tunnel(hop), overlay::render_tunnel(&state, hop));
     }
     for (prefix, next_hops) in &state.learned {
         units.insert(Unit::Learned(*prefix), router::render_learned(&state, *prefix, next_hops));

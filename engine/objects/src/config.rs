@@ -177,6 +177,15 @@ pub enum Role {
     Router(RouterConfig),
 }
 
+/// Tunnels between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// `--overlay-type=full`: to all other nodes, not only to those of other subnets.
+    pub full: bool,
+    /// `--overlay-encap=fou`: through UDP. Otherwise it is IP in IP.
+    pub udp: bool,
+}
+
 /// The daemon's configuration, one field per kube-router flag. Defaults are kube-router's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -226,6 +235,10 @@ pub struct NodeConfig {
     pub multipath_relax: bool,
     /// `--bgp-route-metric`: metric of learned routes in the kernel. Ours; kube-router has none.
     pub route_metric: u32,
+    /// `--enable-overlay` and its companions; `None`: no tunnels.
+    pub overlay: Option<Overlay>,
+    /// `--overlay-encap-port`: the UDP port of tunnels. It is known to be ours without an overlay, too.
+    pub overlay_port: u16,
     /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
     pub admin: Vec<SocketAddr>,
     /// `--health-addr` and `--health-port`: where the kubelet's probes are answered; `None`: nowhere.
@@ -277,6 +290,8 @@ impl NodeConfig {
             import_default_route: false,
             multipath_relax: true,
             route_metric: 0,
+            overlay: Some(Overlay::default()),
+            overlay_port: 5555,
             admin: vec![],
             health: None,
             metrics: None,

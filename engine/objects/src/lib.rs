@@ -19,8 +19,8 @@ mod pod;
 mod service;
 
 pub use config::{
-    BfdConfig, BgpPeer, BgpPeerRange, GracefulRestart, NodeConfig, PeerOptions, Role, RouterConfig, RouterIdSource,
-    RouterPeer, RouterSessions,
+    BfdConfig, BgpPeer, BgpPeerRange, GracefulRestart, NodeConfig, Overlay, PeerOptions, Role, RouterConfig,
+    RouterIdSource, RouterPeer, RouterSessions,
 };
 pub use delta::{Delta, Object};
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice};
