@@ -198,6 +198,16 @@ impl Setup {
         self.request(what, link::set_up(index, up), |_| false).map(drop)
     }
 
+    /// `ip link set NAME name OTHER`; an interface that is up can be renamed since Linux 6.2.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn rename(&mut self, name: &str, other: &str) -> Result<(), SetupError> {
+        let body = LinkUnspec::new_with_index(self.index(name)?).name(other).build();
+        self.request(|| format!("ip link set {name} name {other}"), message(kind::NEW_LINK, 0, &body), |_| false)
+            .map(drop)
+    }
+
     /// `ip link set NAME master BRIDGE`
     ///
     /// # Errors

@@ -233,6 +233,9 @@ fn look(
                     (Some(_), Some(_)) => Outcome::Busy,
                     (Some(there), None) => one(socket, change(&there, name, tunnel, *up))?.map_or_else(refused, done),
                     (None, Some(other)) => {
+                        // Whatever comes of it, that name does not stand for this interface any more.
+                        known.tunnels.remove(&other.name);
+                        known.links.forget(&other.name);
                         // A spare moment: interrupts nothing, as the routes belong to the interface and not to its name.
                         match one(socket, change(other, name, tunnel, *up))? {
                             Err(errno) if errno.0 == EBUSY => {

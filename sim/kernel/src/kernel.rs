@@ -225,6 +225,15 @@ impl Kernel {
         self.links.iter().find(|(_, link)| joins(&link.wire)).map(|(name, _)| name.clone())
     }
 
+    /// Gives an interface another name; false if there is none, or the name is taken.
+    pub fn rename_link(&mut self, old: &str, new: &str) -> bool {
+        let possible = self.links.contains_key(old) && !self.links.contains_key(new);
+        if possible {
+            self.rename(old, &new.into());
+        }
+        possible
+    }
+
     /// Gives an interface another name. Addresses and routes are the interface's, and stay.
     pub(crate) fn rename(&mut self, old: &str, new: &Arc<str>) {
         let Some(link) = self.links.remove(old) else { return };
