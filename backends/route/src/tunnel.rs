@@ -20,8 +20,6 @@ use crate::monitor::Writer;
 use crate::wire::errno::{EBUSY, EEXIST, EINVAL, ENODEV};
 use crate::wire::{kind, message, not_deleted, refused};
 
-/// `IFNAMSIZ` without the closing zero.
-const NAME: usize = 15;
 /// Octets of UDP and GUE, which an IPv4 tunnel whose encapsulation is changed does not reckon with by itself.
 const UDP_GUE: u32 = 8 + 4;
 
@@ -111,9 +109,10 @@ struct There {
     index: u32,
     mtu: u32,
     tunnel: Option<Tunnel>,
+    ours: bool,
 }
 
-/// What an interface is to us.
+/// Whether an interface is ours.
 pub(crate) fn is_ours(name: &str, found: &Found) -> bool {
     found.tunnel.is_some_and(|tunnel| Tunnel::is_ours(name, tunnel.remote))
 }
@@ -140,7 +139,8 @@ pub(crate) fn apply(
     for (at, op) in ops.iter().enumerate() {
         match op {
             Op::Put(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up }) => {
-                let fits = name.len() <= NAME && tunnel.is_possible() && Tunnel::is_ours(name, tunnel.remote);
+                // Nobody asks for a name of kube-router's.
+                let fits = tunnel.is_possible() && *name == Tunnel::name(tunnel.remote);
                 if !fits {
                     outcomes[at] = Outcome::Refused(EINVAL);
                 } else if known.tunnels.contains_key(name) {
@@ -203,59 +203,83 @@ fn look(
     which: &[usize],
     outcomes: &mut [Outcome],
 ) -> Result<(), Fault> {
-    let all = read(socket, &mut known.links)?;
-    let there = |(name, found): (&Arc<str>, &Found)| There {
-        name: name.clone(),
-        index: found.index,
-        mtu: found.mtu,
-        tunnel: found.tunnel,
-    };
-    let mut between: BTreeMap<(IpAddr, IpAddr), There> = BTreeMap::new();
-    for pair in &all {
-        if let Some(tunnel) = pair.1.tunnel {
-            between.insert((tunnel.local, tunnel.remote), there(pair));
-        }
+    let mut all = All::default();
+    for (name, found) in read(socket, &mut known.links)? {
+        let ours = is_ours(&name, &found);
+        all.insert(There { name, index: found.index, mtu: found.mtu, tunnel: found.tunnel, ours });
     }
     for &at in which {
         let name = ops[at].key();
-        let named = all.get_key_value(name);
-        if named.is_some_and(|(name, found)| !is_ours(name, found)) {
+        let named = all.names.get(name).cloned();
+        if named.as_ref().is_some_and(|there| !there.ours) {
             outcomes[at] = Outcome::Foreign;
             continue;
         }
-        let named = named.map(there);
         outcomes[at] = match &ops[at] {
             Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up }) => {
-                let other = between.get(&(tunnel.local, tunnel.remote)).filter(|other| other.name != *name);
-                match (named, other) {
-                    (_, Some(other)) if !Tunnel::is_ours(&other.name, tunnel.remote) => Outcome::Refused(EEXIST),
+                let other = all.between.get(&(tunnel.local, tunnel.remote)).filter(|other| *other != name);
+                let other = other.and_then(|other| all.names.get(other)).cloned();
+                let result = match (&named, other) {
+                    (_, Some(other)) if !other.ours => Err(Outcome::Refused(EEXIST)),
                     // Until the other one is deleted.
-                    (Some(_), Some(_)) => Outcome::Busy,
-                    (Some(there), None) => one(socket, change(&there, name, tunnel, *up))?.map_or_else(refused, done),
+                    (Some(_), Some(_)) => Err(Outcome::Busy),
+                    (Some(there), None) => one(socket, change(there, name, tunnel, *up))?.map_err(refused),
                     (None, Some(other)) => {
                         // Whatever comes of it, that name does not stand for this interface any more.
                         known.tunnels.remove(&other.name);
                         known.links.forget(&other.name);
-                        // A spare moment: interrupts nothing, as the routes belong to the interface and not to its name.
-                        match one(socket, change(other, name, tunnel, *up))? {
+                        all.remove(&other.name);
+                        // Routes belong to the interface and not to its name.
+                        match one(socket, change(&other, name, tunnel, *up))? {
                             Err(errno) if errno.0 == EBUSY => {
                                 remove(socket, writer, other.index)?.ok();
-                                one(socket, create(name, tunnel, *up))?.map_or_else(refused, done)
+                                one(socket, create(name, tunnel, *up))?.map_err(refused)
                             }
-                            result => result.map_or_else(refused, done),
+                            result => result.map_err(refused),
                         }
                     }
-                    (None, None) => one(socket, create(name, tunnel, *up))?.map_or_else(refused, done),
+                    (None, None) => one(socket, create(name, tunnel, *up))?.map_err(refused),
+                };
+                if result.is_ok() {
+                    let (index, mtu) = named.map_or((0, 0), |there| (there.index, there.mtu));
+                    all.insert(There { name: name.clone(), index, mtu, tunnel: Some(*tunnel), ours: true });
                 }
+                result.map_or_else(|outcome| outcome, done)
             }
             Op::Put(..) => Outcome::Refused(EINVAL),
             Op::Del(_) => match named {
-                Some(there) => remove(socket, writer, there.index)?.map_or_else(not_deleted, done),
+                Some(there) => {
+                    all.remove(name);
+                    remove(socket, writer, there.index)?.map_or_else(not_deleted, done)
+                }
                 None => Outcome::Gone,
             },
         };
     }
     Ok(())
+}
+
+/// What is there, by name and by ends.
+#[derive(Default)]
+struct All {
+    names: BTreeMap<Arc<str>, There>,
+    between: BTreeMap<(IpAddr, IpAddr), Arc<str>>,
+}
+
+impl All {
+    fn insert(&mut self, there: There) {
+        self.remove(&there.name);
+        if let Some(tunnel) = there.tunnel {
+            self.between.insert((tunnel.local, tunnel.remote), there.name.clone());
+        }
+        self.names.insert(there.name.clone(), there);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(tunnel) = self.names.remove(name).and_then(|there| there.tunnel) {
+            self.between.remove(&(tunnel.local, tunnel.remote));
+        }
+    }
 }
 
 fn done((): ()) -> Outcome {

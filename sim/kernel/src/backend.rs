@@ -69,6 +69,11 @@ impl Kernel {
 
     fn apply_link(&mut self, op: &Op<Link>) -> Outcome {
         let name = op.key();
+        if let Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), .. }) = op
+            && (!tunnel.is_possible() || *name != Tunnel::name(tunnel.remote))
+        {
+            return Outcome::Refused(EINVAL);
+        }
         if self.links.get(name).is_some_and(|link| !our_link(name, &link.wire)) {
             return Outcome::Foreign;
         }
@@ -109,9 +114,6 @@ impl Kernel {
     }
 
     fn put_tunnel(&mut self, name: &Arc<str>, tunnel: Tunnel, up: bool) -> Outcome {
-        if !tunnel.is_possible() || !Tunnel::is_ours(name, tunnel.remote) || name.len() > 15 {
-            return Outcome::Refused(EINVAL);
-        }
         if let Some(other) = self.tunnel_between(tunnel.local, tunnel.remote).filter(|other| other != name) {
             if !Tunnel::is_ours(&other, tunnel.remote) {
                 return Outcome::Refused(EEXIST);
