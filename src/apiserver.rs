@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use fairway_api::{Api, ApiConfig};
-use fairway_apiserver::{Authority, Misbehaviour, Options, Server, TlsError, kubeconfig};
+use fairway_apiserver::{Authority, Misbehaviour, Options, Server, ServiceAccount, TlsError, kubeconfig};
 use ipnet::IpNet;
 
 use crate::USAGE;
@@ -32,6 +32,9 @@ pub(crate) struct Apiserver {
     /// Refuse requests without this bearer token; kubectl sends one only with --tls.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Also take this token; requests with it may do what the cluster's roles and bindings give the service account.
+    #[arg(long, value_name = "NAMESPACE/NAME=TOKEN", value_parser = service_account)]
+    service_account: Vec<ServiceAccount>,
     /// Cluster IP ranges, one per family, the primary family first.
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',', default_value = "10.96.0.0/12")]
     service_cidr: Vec<IpNet>,
@@ -47,6 +50,17 @@ pub(crate) struct Apiserver {
     /// Seed of what is left to chance.
     #[arg(long, default_value_t = 42)]
     seed: u64,
+}
+
+/// Reads `NAMESPACE/NAME=TOKEN`.
+fn service_account(text: &str) -> Result<ServiceAccount, String> {
+    let parts = text.split_once('=').and_then(|(account, token)| Some((account.split_once('/')?, token)));
+    match parts {
+        Some(((namespace, name), token)) if ![namespace, name, token].contains(&"") => {
+            Ok(ServiceAccount { namespace: namespace.into(), name: name.into(), token: token.into() })
+        }
+        _ => Err("NAMESPACE/NAME=TOKEN is wanted, as in kube-system/fairway=secret".into()),
+    }
 }
 
 impl Apiserver {
@@ -90,6 +104,7 @@ impl Apiserver {
         let options = Options {
             tls,
             token: self.token.clone(),
+            service_accounts: self.service_account.clone(),
             history: self.history as usize,
             bookmark: Duration::from_secs(self.bookmark.into()),
             seed: self.seed,

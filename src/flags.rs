@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use fairway_objects::{BfdConfig, BgpPeer, GracefulRestart, NodeConfig, Notice, Overlay, RouterIdSource, Subject};
+use fairway_objects::{
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, Overlay, RouterIdSource, Subject,
+};
 use ipnet::IpNet;
 
 pub(crate) use about::{command as node_command, help};
@@ -100,12 +102,13 @@ const FLAGS: &[Flag] = &[
     ("bgp-port", Syntax::Number(1, 65535), "179", Works),
     ("bgp-route-metric", Syntax::Number(0, 4_294_967_295), "0", Works),
     ("cache-sync-timeout", Syntax::Period, "1m0s", Process),
-    ("cleanup-config", Syntax::Bool, "false", Only("false")),
+    ("cleanup-config", Syntax::Bool, "false", Process),
     ("cluster-asn", Syntax::ClusterAsn, "0", Works),
     ("cluster-cidr", Syntax::Text, "", Gone),
     ("config", Syntax::Text, "", Process),
     ("config-sync-period", Syntax::Text, "", Gone),
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
+    ("dry-run", Syntax::Bool, "false", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
     ("enable-cni", Syntax::Bool, "true", Process),
     ("enable-ibgp", Syntax::Bool, "true", Works),
@@ -115,6 +118,7 @@ const FLAGS: &[Flag] = &[
     ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
     ("enable-pprof", Syntax::Bool, "false", Process),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
+    ("from-kube-router", Syntax::Bool, "false", Process),
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
     ("gobgp-admin-port", Syntax::Number(0, 65535), "50051", Works),
     ("hairpin-mode", Syntax::Bool, "false", Works),
@@ -128,9 +132,9 @@ const FLAGS: &[Flag] = &[
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
     ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
     ("kubeconfig", Syntax::Text, "", Process),
-    ("loadbalancer-default-class", Syntax::Bool, "true", Process),
+    ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
-    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Process),
+    ("loadbalancer-sync-period", Syntax::Period, "1m0s", Works),
     ("manifests", Syntax::Text, "", Process),
     ("masquerade-all", Syntax::Bool, "false", Works),
     ("master", Syntax::Text, "", Process),
@@ -140,6 +144,7 @@ const FLAGS: &[Flag] = &[
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
+    ("output", Syntax::Choice(&["text", "json"]), "text", Process),
     ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Works),
     ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Works),
     ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Works),
@@ -150,10 +155,13 @@ const FLAGS: &[Flag] = &[
     ("peer-router-passwords", Syntax::Texts, "", Works),
     ("peer-router-passwords-file", Syntax::Text, "", Works),
     ("peer-router-ports", Syntax::Texts, "", Works),
+    ("proc-sys", Syntax::Text, "/proc/sys", Process),
+    ("record", Syntax::Text, "", Process),
+    ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
     ("routes-sync-period", Syntax::Period, "5m0s", Process),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
-    ("run-loadbalancer", Syntax::Bool, "false", Only("false")),
+    ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
     ("run-service-proxy", Syntax::Bool, "true", Works),
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
@@ -167,6 +175,9 @@ const FLAGS: &[Flag] = &[
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
 ];
+
+/// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -338,7 +349,10 @@ pub(crate) fn parse(node_name: &str, flags: &[String]) -> Parsed {
         READ.with_borrow_mut(|read| read.insert(flags.to_vec(), parsed.clone()));
         parsed
     });
-    let (config, notices) = parsed?;
+    let (mut config, notices) = parsed?;
+    if let Some(ours) = &mut config.load_balancer {
+        ours.identity = node_name.into();
+    }
     Ok((NodeConfig { node_name: node_name.into(), ..config }, notices))
 }
 
@@ -359,6 +373,53 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `--proc-sys`: the folder of kernel parameters. Ours.
+    pub(crate) proc_sys: PathBuf,
+    /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
+    pub(crate) runtime_endpoint: String,
+    /// What an operator wants of it besides.
+    pub(crate) tools: Tools,
+}
+
+/// The operator's tools of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tools {
+    /// `--cleanup-config`
+    pub(crate) cleanup: bool,
+    /// `--from-kube-router`. Ours.
+    pub(crate) from_kube_router: bool,
+    /// `--dry-run`. Ours.
+    pub(crate) dry_run: bool,
+    /// `--output=json`. Ours.
+    pub(crate) json: bool,
+    /// `--record` and `--record-limit` in octets. Ours.
+    pub(crate) record: Option<(PathBuf, u64)>,
+}
+
+impl Tools {
+    fn new(m: &ArgMatches) -> Result<Tools, String> {
+        let record: String = one(m, "record");
+        let tools = Tools {
+            cleanup: one(m, "cleanup-config"),
+            from_kube_router: one(m, "from-kube-router"),
+            dry_run: one(m, "dry-run"),
+            json: one::<String>(m, "output") == "json",
+            record: (!record.is_empty()).then(|| (PathBuf::from(record), one::<u64>(m, "record-limit") << 20)),
+        };
+        let both = |flag: &str, other: &str| Err(format!("--{flag} and --{other} exclude each other"));
+        match &tools {
+            Tools { cleanup: true, dry_run: true, .. } => both("cleanup-config", "dry-run"),
+            Tools { cleanup: true, record: Some(_), .. } => both("cleanup-config", "record"),
+            Tools { dry_run: true, record: Some(_), .. } => both("dry-run", "record"),
+            Tools { cleanup: false, from_kube_router: true, .. } => {
+                Err("--from-kube-router goes with --cleanup-config".into())
+            }
+            Tools { cleanup: false, dry_run: false, json: true, .. } => {
+                Err("--output goes with --dry-run or --cleanup-config".into())
+            }
+            _ => Ok(tools),
+        }
+    }
 }
 
 /// What a command line asks for.
@@ -373,8 +434,23 @@ pub(crate) enum Asked {
 }
 
 /// Flags about the process that do something in the daemon.
-const PROCESS_BUILT: &[&str] =
-    &["bgp-drain-time", "cache-sync-timeout", "config", "hostname-override", "kubeconfig", "manifests", "master"];
+const PROCESS_BUILT: &[&str] = &[
+    "bgp-drain-time",
+    "cache-sync-timeout",
+    "cleanup-config",
+    "config",
+    "dry-run",
+    "from-kube-router",
+    "hostname-override",
+    "kubeconfig",
+    "manifests",
+    "master",
+    "output",
+    "proc-sys",
+    "record",
+    "record-limit",
+    "runtime-endpoint",
+];
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
@@ -410,6 +486,9 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        proc_sys: one::<String>(&matches, "proc-sys").into(),
+        runtime_endpoint: one(&matches, "runtime-endpoint"),
+        tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
     })))
 }
 
@@ -542,8 +621,15 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
     }
     let run_router: bool = one(m, "run-router");
     let run_service_proxy: bool = one(m, "run-service-proxy");
-    if !run_router && !run_service_proxy {
-        return Err("nothing to do: neither --run-router nor --run-service-proxy is on".into());
+    let load_balancer = one::<bool>(m, "run-loadbalancer").then(|| LoadBalancerConfig {
+        default_class: one(m, "loadbalancer-default-class"),
+        sync_period_ms: u64::try_from(one::<Duration>(m, "loadbalancer-sync-period").as_millis()).unwrap_or(u64::MAX),
+        lease_namespace: LEASE_NAMESPACE.into(),
+        // The node's name, unless the daemon knows better.
+        identity: "".into(),
+    });
+    if !run_router && !run_service_proxy && load_balancer.is_none() {
+        return Err("nothing to do: none of --run-router, --run-service-proxy and --run-loadbalancer is on".into());
     }
     let default = NodeConfig::new("");
     let cluster_range: Vec<IpNet> = list(m, "service-cluster-ip-range");
@@ -589,6 +675,7 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         service_external_ip_range: list(m, "service-external-ip-range"),
         load_balancer_ip_range: list(m, "loadbalancer-ip-range"),
         strict_external_ip_validation: one(m, "strict-external-ip-validation"),
+        load_balancer,
         ..default
     })
 }
@@ -729,6 +816,25 @@ mod tests {
         let (_, notices) = parse("vm-001", &flags("--run-firewall=false")).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
+    }
+
+    #[test]
+    fn the_allocator_runs_alone_and_has_its_flags() {
+        let off = "--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false \
+                   --enable-pod-egress=false";
+        assert!(errors(off)[0].1.contains("none of --run-router"), "{:?}", errors(off));
+        let (config, _) = parse("vm-001", &flags(&format!("{off} --run-loadbalancer"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(ours.default_class && ours.sync_period_ms == 60_000);
+        assert_eq!((&*ours.identity, &*ours.lease_namespace), ("vm-001", "kube-system"));
+        let more = "--run-loadbalancer --loadbalancer-default-class=false --loadbalancer-sync-period=1500ms \
+                    --loadbalancer-ip-range=10.1.0.0/24,fd00::/64";
+        let (config, _) = parse("vm-001", &flags(&format!("{off} {more}"))).expect("valid");
+        let ours = config.load_balancer.expect("it runs");
+        assert!(!ours.default_class && ours.sync_period_ms == 1500);
+        assert_eq!(config.load_balancer_ip_range.len(), 2);
+        let (config, _) = parse("vm-001", &flags("--run-firewall=false --enable-overlay=false")).expect("valid");
+        assert_eq!(config.load_balancer, None);
     }
 
     #[test]

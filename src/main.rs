@@ -5,10 +5,12 @@
 mod apiserver;
 mod bgp;
 mod check;
+mod cni_install;
 mod documents;
 mod flags;
 mod lab;
 mod node;
+mod operate;
 mod run;
 mod schema;
 mod status;
@@ -56,6 +58,8 @@ enum Command {
     },
     /// An API server in memory with the controllers of a cluster, for kubectl and for tests.
     Apiserver(apiserver::Apiserver),
+    /// Copy CNI plugins to where the container runtime looks for them (also as `cni-install`).
+    CniInstall(cni_install::CniInstall),
     /// What the BGP speaker of a running daemon sees, and why.
     Bgp(bgp::Bgp),
     /// A running daemon as a whole: planes, what is pending or refused, notices.
@@ -93,6 +97,9 @@ fn main() -> ExitCode {
     if name == "kube-router" {
         return node::run(args).into();
     }
+    if name == "cni-install" {
+        return cni_install::alone().into();
+    }
     match Cli::parse().command {
         Command::Node { args } => node::run(args.into_iter()),
         Command::Flags { diff_kube_router, output } => {
@@ -101,6 +108,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { command } => documents::man(command.as_deref()),
         Command::Apiserver(command) => command.run(),
+        Command::CniInstall(command) => command.run(),
         Command::Bgp(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Run(command) => command.run(),

@@ -7,19 +7,24 @@ use std::net::{IpAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fairway_agent::{Input, watched};
-use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched};
-use fairway_node::{Command, Ended, Node, RealKernel, Signal, Start, Watch, signals};
-use fairway_objects::{Delta, Kind, NoticeChange, ObjectKey};
+use fairway_backend_cri::{ContainerRuntime, Sandbox};
+use fairway_backend_kube::{self as watches, Access, Cluster, Health, Inbox, KindHealth, Manifests, Watched, Writer};
+use fairway_node::{Command, Ended, Node, Only, PodSpace, PodSpaces, RealKernel, Signal, Start, Watch, signals};
+use fairway_objects::{Delta, Kind, NodeConfig, NoticeChange, ObjectKey};
 use serde_json::json;
 
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
+use crate::operate::{self, TakeOver};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
+/// Where the kubelet tells a pod its namespace.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// One line of the log, on standard error.
 fn log(kind: &str, what: &dyn Display) {
@@ -72,9 +77,9 @@ fn usage(reason: &str) -> u8 {
 }
 
 /// Why the daemon ends before it is asked to.
-struct Failed {
-    status: u8,
-    reason: String,
+pub(crate) struct Failed {
+    pub(crate) status: u8,
+    pub(crate) reason: String,
 }
 
 impl Failed {
@@ -82,7 +87,7 @@ impl Failed {
         Failed { status: USAGE, reason }
     }
 
-    fn late(reason: impl Display) -> Failed {
+    pub(crate) fn late(reason: impl Display) -> Failed {
         Failed { status: 1, reason: reason.to_string() }
     }
 }
@@ -95,10 +100,30 @@ enum Source {
 }
 
 fn serve(daemon: Daemon) -> Result<(), Failed> {
-    let Daemon { mut config, notices, manifests, master, kubeconfig, cache_sync_timeout, drain_s } = daemon;
+    let Daemon {
+        mut config,
+        notices,
+        manifests,
+        master,
+        kubeconfig,
+        cache_sync_timeout,
+        drain_s,
+        proc_sys,
+        runtime_endpoint,
+        tools,
+    } = daemon;
+    if !proc_sys.join("net").is_dir() {
+        return Err(Failed::usage(format!("--proc-sys: there is no folder {}", proc_sys.join("net").display())));
+    }
     if config.node_name.is_empty() {
         let name = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
         config.node_name = name.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned()).into();
+    }
+    if manifests.is_none() {
+        config.events = true;
+        lease(&mut config);
+    } else if config.load_balancer.take().is_some() {
+        log("note", &"--run-loadbalancer has no effect: a folder of manifests takes no addresses");
     }
     let graceful_restart = config.graceful_restart.is_some();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -106,6 +131,12 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     for notice in &notices {
         log("note", notice);
     }
+    let access = Access::new(&master, &kubeconfig);
+    if tools.cleanup {
+        return operate::clean_up(&config, &tools);
+    }
+    // For as long as this process lives. Who only looks may do so beside a daemon.
+    let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
     let source = match manifests {
         Some(folder) => {
             let (manifests, deltas) = look(&folder, &config.node_name)?;
@@ -114,34 +145,55 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         }
         None => {
             let watched = watched(&config).iter().map(|kind| Watched { kind: *kind, field_selector: None }).collect();
-            let access = Access::new(&master, &kubeconfig);
+            let access = access.clone();
             let start = watches::Start { access, watched, seed, notices: Box::new(notice) };
             let (cluster, inbox) = Cluster::start(start).map_err(|error| Failed::usage(error.to_string()))?;
             log("start", &format!("node {}, API server {}", config.node_name, cluster.server()));
             Source::Cluster(cluster, inbox)
         }
     };
+    if tools.dry_run {
+        return match source {
+            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Cluster(_cluster, mut inbox) => {
+                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+            }
+        };
+    }
+    let mut take_over = TakeOver::new(&config);
     let node = Node::start(Start {
         config,
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(|config| RealKernel::open(config).map_err(|error| error.to_string())),
+        open: Box::new(move |config| {
+            let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
+            let kernel = kernel.with_proc_sys(proc_sys.clone());
+            Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+        }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
     })
     .map_err(Failed::late)?;
+    // Ends after the node, whose last words go through it.
+    let mut _writer = None;
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
-            follow_folder(&node, &mut manifests, &signals)?
+            follow_folder(&node, &mut manifests, &signals, &mut take_over)?
         }
         Source::Cluster(cluster, inbox) => {
             let look = cluster.look();
             node.send(Command::Watches(Box::new(move || seen(&look(), SystemTime::now())))).map_err(Failed::late)?;
-            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout)?
+            let input = node.inputs();
+            // A node that has ended wants no answers.
+            let tell = Box::new(move |answer| drop(input(Input::Api(answer))));
+            let writer = Writer::start(access, tell).map_err(|error| Failed::usage(error.to_string()))?;
+            node.send(Command::Writes(Box::new(writer.requests()))).map_err(Failed::late)?;
+            _writer = Some(writer);
+            follow_cluster(&node, cluster, inbox, &signals, cache_sync_timeout, &mut take_over)?
         }
     };
     if let Some(signal) = asked {
@@ -159,6 +211,31 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         Err(Ended::Gone) if asked.is_some() => Ok(()),
         Err(ended) => Err(Failed::late(ended)),
     }
+}
+
+/// The pods of this node, of which the container runtime is asked.
+fn pods(endpoint: &str) -> Result<PodSpaces, String> {
+    let runtime = ContainerRuntime::new(endpoint).map_err(|error| format!("--runtime-endpoint: {error}"))?;
+    let runtime = Mutex::new(runtime);
+    Ok(Arc::new(move || {
+        let mut runtime = runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let sandboxes = runtime.sandboxes().map_err(|error| error.to_string())?;
+        let space = |Sandbox { addresses, namespace }| PodSpace { addresses, namespace };
+        Ok(sandboxes.into_iter().map(space).collect())
+    }))
+}
+
+/// Who we are in the election of those who give addresses, and where its Lease is.
+fn lease(config: &mut NodeConfig) {
+    let Some(ours) = &mut config.load_balancer else { return };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file = || std::fs::read_to_string(SERVICE_ACCOUNT_NAMESPACE).ok().map(|text| text.trim().to_string());
+    ours.identity = variable("POD_NAME").map_or_else(|| config.node_name.clone(), Into::into);
+    match variable("POD_NAMESPACE").or_else(file).filter(|namespace| !namespace.is_empty()) {
+        Some(namespace) => ours.lease_namespace = namespace.into(),
+        None => log("note", &format!("no POD_NAMESPACE: the Lease is in namespace {}", ours.lease_namespace)),
+    }
+    log("start", &format!("allocator: Lease {}/kube-router-lballoc, as {}", ours.lease_namespace, ours.identity));
 }
 
 fn notice(change: NoticeChange) {
@@ -221,9 +298,15 @@ fn pause(node: &Node, signals: &Receiver<Signal>) -> Result<ControlFlow<Option<S
 }
 
 /// Follows the folder until a signal comes, or the node ends by itself.
-fn follow_folder(node: &Node, source: &mut Manifests, signals: &Receiver<Signal>) -> Result<Option<Signal>, Failed> {
+fn follow_folder(
+    node: &Node,
+    source: &mut Manifests,
+    signals: &Receiver<Signal>,
+    take_over: &mut TakeOver,
+) -> Result<Option<Signal>, Failed> {
     let mut unreadable = None;
     loop {
+        take_over.look(node, |kind, what| log(kind, &what));
         if let ControlFlow::Break(end) = pause(node, signals)? {
             return Ok(end);
         }
@@ -257,6 +340,7 @@ fn follow_cluster(
     mut inbox: Inbox,
     signals: &Receiver<Signal>,
     patience: Duration,
+    take_over: &mut TakeOver,
 ) -> Result<Option<Signal>, Failed> {
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -272,6 +356,7 @@ fn follow_cluster(
         let cluster = cluster;
         let mut waiting = true;
         loop {
+            take_over.look(node, |kind, what| log(kind, &what));
             if let ControlFlow::Break(end) = pause(node, signals)? {
                 return Ok(end);
             }

@@ -73,6 +73,21 @@ fn text(s: &Status) -> String {
         text += &format!("{:<30} {behind:>13} {:>8} {:>8}\n", w.resource, w.events, w.failures);
         text += &w.trouble.iter().map(|trouble| format!("         {trouble}\n")).collect::<String>();
     }
+    if let Some(balancer) = &s.load_balancer {
+        let leader = match (balancer.leader, balancer.holder.as_str()) {
+            (true, _) => "this node gives addresses".into(),
+            (false, "") => "nobody gives addresses".into(),
+            (false, holder) => format!("{holder} gives addresses"),
+        };
+        text += &format!("\nLOAD BALANCER  {leader}, Lease {}\n", balancer.lease);
+        for a in &balancer.allocations {
+            let addresses = if a.addresses.is_empty() { "waits".into() } else { a.addresses.join(", ") };
+            text += &format!("         {}: {addresses}\n", a.service);
+        }
+    }
+    if s.events_dropped > 0 {
+        text += &format!("\n{} Kubernetes Events were not written, {} were\n", s.events_dropped, s.events_written);
+    }
     if !s.notices.is_empty() {
         text += "\nNOTICES\n";
     }

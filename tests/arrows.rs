@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ".",
         &[
             "backends/admin",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "engine/agent",
@@ -27,9 +28,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backends/admin", &["engine/bgp", "engine/desired"]),
     ("backends/bfd", &["engine/bfd"]),
     ("backends/bgp", &["engine/bgp"]),
+    ("backends/cri", &[]),
     ("backends/filter", &["backends/netlink", "engine/desired"]),
     ("backends/ipvs", &["backends/netlink", "engine/desired"]),
-    ("backends/kube", &["engine/decode", "engine/objects"]),
+    ("backends/kube", &["engine/decode", "engine/objects", "engine/publish"]),
+    ("backends/legacy", &["backends/netlink"]),
     ("backends/netlink", &[]),
     (
         "backends/node",
@@ -39,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backends/bgp",
             "backends/filter",
             "backends/ipvs",
+            "backends/legacy",
             "backends/route",
             "engine/agent",
             "engine/bgp",
@@ -50,14 +54,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("benches", &["engine/objects"]),
     (
         "engine/agent",
-        &["engine/bfd", "engine/bgp", "engine/compute", "engine/desired", "engine/objects", "engine/reconcile"],
+        &[
+            "engine/bfd",
+            "engine/bgp",
+            "engine/compute",
+            "engine/desired",
+            "engine/objects",
+            "engine/publish",
+            "engine/reconcile",
+        ],
     ),
     ("engine/bfd", &[]),
     ("engine/bgp", &["engine/desired"]),
     ("engine/compute", &["engine/desired", "engine/objects"]),
-    ("engine/decode", &["engine/objects"]),
+    ("engine/decode", &["engine/objects", "engine/publish"]),
     ("engine/desired", &[]),
     ("engine/objects", &[]),
+    ("engine/publish", &["engine/objects"]),
     ("engine/reconcile", &["engine/desired"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
     ("sim/apiserver", &["engine/decode", "sim/api"]),
@@ -82,7 +95,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim/mconnect", &[]),
     ("sim/oracle", &[]),
     ("sim/scenario", &["sim/mconnect"]),
-    ("sim/stage", &["engine/agent", "engine/bgp", "engine/desired", "engine/objects", "sim/api", "sim/scenario"]),
+    (
+        "sim/stage",
+        &["engine/agent", "engine/bgp", "engine/decode", "engine/desired", "engine/objects", "sim/api", "sim/scenario"],
+    ),
     (
         "sim/world",
         &[
@@ -117,6 +133,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "backends/admin",
             "backends/bfd",
             "backends/bgp",
+            "backends/cri",
             "backends/kube",
             "backends/node",
             "sim/apiserver",
@@ -124,7 +141,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "sim/mconnect",
         ],
     ),
-    ("tonic", &["backends/admin"]),
+    ("tonic", &["backends/admin", "backends/cri"]),
 ];
 
 /// What must not be reachable from a pure crate, however indirectly.
@@ -138,6 +155,7 @@ const PURE: &[&str] = &[
     "engine/compute",
     "engine/desired",
     "engine/objects",
+    "engine/publish",
     "engine/reconcile",
 ];
 

@@ -186,7 +186,7 @@ fn the_flags_are_shown_grouped_and_compared_with_kube_routers() {
         assert!(out(&help).contains(piece), "no {piece:?} in {}", out(&help));
     }
     let table = out(&fairway(&["flags", "--diff-kube-router"]));
-    for piece in ["Only here: 7 of", "--manifests", "Not built yet:", "Of older versions:"] {
+    for piece in ["Only here: 13 of", "--manifests", "Not built yet:", "Of older versions:"] {
         assert!(table.contains(piece), "no {piece:?} in {table}");
     }
     let json = out(&fairway(&["flags", "--diff-kube-router", "--output", "json"]));
@@ -221,4 +221,33 @@ fn words_that_are_no_text_are_refused() {
         Command::new(env!("CARGO_BIN_EXE_fairway")).arg("node").arg(word).output().expect("the program starts");
     assert_eq!(output.status.code(), Some(2));
     assert!(err(&output).contains("is not UTF-8"), "{}", err(&output));
+}
+
+#[test]
+fn plugins_are_copied_where_the_node_has_none() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cni-{}", std::process::id()));
+    let (from, to) = (folder.join("from"), folder.join("to"));
+    for folder in [&from, &to] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    std::fs::write(from.join("bridge"), "new").expect("write");
+    std::fs::write(from.join("loopback"), "new").expect("write");
+    std::fs::write(to.join("loopback"), "old").expect("write");
+    let [from, to] = [&from, &to].map(|path| path.to_str().expect("UTF-8").to_string());
+    let read = |name: &str| std::fs::read_to_string(format!("{to}/{name}")).expect("a plugin");
+    let install = |more: &[&str]| fairway(&[&["cni-install", "--from", &from, "--to", &to], more].concat());
+    let output = install(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(out(&output), format!("{to}/bridge: copied\n{to}/loopback: is there already\n"));
+    assert_eq!((read("bridge").as_str(), read("loopback").as_str()), ("new", "old"));
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(format!("{to}/bridge")).expect("a plugin").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(out(&install(&["--replace"])), format!("{to}/bridge: copied\n{to}/loopback: copied\n"));
+    assert_eq!(read("loopback"), "new");
+    assert_eq!(std::fs::read_dir(&to).expect("a folder").count(), 2, "nothing else is left there");
+    let output = fairway(&["cni-install", "--from", &from, "--to", &format!("{to}/nowhere")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("nowhere/bridge: No such file"), "{}", err(&output));
+    std::fs::remove_dir_all(&folder).expect("the folder goes");
 }

@@ -1,59 +1,11 @@
 //! The daemon as its user runs it: manifests in a folder, Debian's gobgpd as the other router, the real `gobgp` and
 //! `fairway bgp` to look. In a network namespace and a process namespace of its own, which take everything with them.
 
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-/// What is missing here, if anything is.
-fn missing() -> Option<&'static str> {
-    let works = |program: &str, args: &[&str]| {
-        let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !works("unshare", &["-rn", "true"]) {
-        return Some("no namespaces here");
-    }
-    if !works("kubectl", &["version", "--client"]) {
-        return Some("no kubectl");
-    }
-    (!works("gobgpd", &["--version"])).then_some("no gobgpd")
-}
+mod play;
 
-/// Runs a shell script in namespaces of its own. Its first argument is the program, its second an empty folder.
-fn play(name: &str, script: &str) -> Output {
-    let folder = Folder(std::env::temp_dir().join(format!("fairway-node-{name}-{}", std::process::id())));
-    let _none = std::fs::remove_dir_all(&folder.0);
-    std::fs::create_dir(&folder.0).expect("a folder");
-    let output = Command::new("unshare")
-        .args([
-            "-rn",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "timeout",
-            "60",
-            "bash",
-            "-euo",
-            "pipefail",
-            "-c",
-        ])
-        .args([script, "script", env!("CARGO_BIN_EXE_fairway")])
-        .arg(&folder.0)
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare is there");
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
-}
+use play::{missing, play};
 
 /// The router is gobgpd at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
@@ -202,7 +154,7 @@ cat node.log
     );
     has(&status, &["kube_router_host_routes_synced 1", "kube_router_plane_parked_keys{plane=\"route\"} 0"]);
     has(&part("an edited annotation"), &["ESTABLISHED", "Opens:                  1          1"]);
-    has(&part("a second daemon"), &["health port [::]:20244: Address already in use", "status 1"]);
+    has(&part("a second daemon"), &["another daemon runs on this node already: process ", " (fairway)", "status 1"]);
     let end = part("SIGTERM");
     has(&end, &["planned-shut", "status 0", "status 2"]);
 }
@@ -345,6 +297,98 @@ kill -TERM $daemon; wait $daemon
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{:?}", output.status);
     assert!(text.contains("Opens:                  1          1"), "{text}");
+}
+
+#[test]
+fn the_shipped_manifests_give_a_daemon_what_it_needs_and_no_more() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{CLUSTER}deploy={}/deploy\n{}",
+        env!("CARGO_MANIFEST_DIR"),
+        r#"
+api --tls --token of-an-administrator --service-account kube-system/fairway=of-the-daemon --apply node.yaml
+echo "== manifests"
+cluster apply --validate=strict -k "$deploy"
+args_of() { kubectl kustomize "$1" | sed -nE 's/^ +- (--.*)/\1/p'; }
+for combination in "$deploy" "$deploy"/combinations/*/; do
+  cluster apply --validate=strict --dry-run=server -k "$combination"
+  # Nothing else is wrong with their flags.
+  "$fairway" node $(args_of "$combination") || echo "status $?"
+done 2>&1
+for component in dsr metrics loadbalancer; do
+  component=$deploy/components/$component
+  mkdir with
+  printf 'resources: [base]\ncomponents: [component]\n' > with/kustomization.yaml
+  cp -r "$deploy/base" with/base; cp -r "$component" with/component
+  cluster apply --validate=strict -k with
+  "$fairway" node $(args_of with) || echo "status $?"
+  rm -r with
+done 2>&1
+echo "== a container's process"
+sed 's/of-an-administrator/of-the-daemon/' kc.new > kc.daemon
+# As in a container: the kernel's parameters are read-only but for the mount, and root has only the powers that are given.
+mkdir -p host/net
+mount --bind /proc/sys/net host/net
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+powers=$(kubectl kustomize "$deploy" | sed -nE '/ add:/,/ drop:/s/^ +- ([A-Z_]+)$/\1/p' | sort -u | grep -v DAC_OVERRIDE)
+echo powers $powers
+# Only in the background: it takes the shell's place.
+limited() { exec setpriv --bounding-set "-all$(for power in $powers; do printf ',+%s' "${power,,}"; done)" "$@"; }
+args=$(args_of "$deploy/combinations/router-only" | sed "s,/host/proc/sys,$folder/host,")
+args="$args --run-loadbalancer --loadbalancer-ip-range=192.0.2.0/24"
+export POD_NAME=fairway-abcde POD_NAMESPACE=kube-system
+limited "$fairway" node $args $flags --kubeconfig kc.daemon > node.log 2>&1 & daemon=$!
+node_runs
+grep CapEff "/proc/$daemon/status"
+until_says 11.0.1.0/24 theirs global rib
+cluster apply -f web.yaml
+until_says 10.96.0.7/32 theirs global rib
+cluster annotate service web kube-router.io/service.scheduler=nonsense
+until_says nonsense cluster get events
+cluster patch service web --type merge -p '{"spec": {"type": "LoadBalancer"}}'
+until_says 192.0.2. cluster get service web
+"$fairway" status
+if grep -i forbidden node.log; then echo "it was refused something"; exit 1; fi
+echo "== without a right"
+cluster delete clusterrolebinding fairway
+kill -KILL $daemon
+wait $daemon || true
+limited "$fairway" node $args $flags --kubeconfig kc.daemon > node.log 2>&1 & daemon=$!
+until_says "is forbidden" cat node.log
+grep forbidden node.log
+cluster apply -k "$deploy"
+node_runs
+kill -TERM $daemon
+if wait $daemon; then echo "status 0"; fi
+"#
+    );
+    let output = play("deploy", &script);
+    assert!(output.status.success(), "{:?}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let part = |name: &str| {
+        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
+        rest.split("\n== ").next().unwrap_or_default().to_string()
+    };
+    let manifests = part("manifests");
+    assert!(manifests.contains("daemonset.apps/fairway created"), "{manifests}");
+    for line in manifests.lines() {
+        let fine = ["created", "configured", "unchanged", "(server dry run)"].iter().any(|end| line.ends_with(end))
+            || line.ends_with(" error   --proc-sys: there is no folder /host/proc/sys/net")
+            || line == "status 2";
+        assert!(fine, "{line:?} in {manifests}");
+    }
+    let container = part("a container's process");
+    assert!(container.contains("powers NET_ADMIN NET_BIND_SERVICE\n"), "{container}");
+    // Bits 10 and 12.
+    assert!(container.contains("CapEff:\t0000000000001400"), "{container}");
+    assert!(container.contains("in sync"), "{container}");
+    let without = part("without a right");
+    assert!(without.contains("cannot list resource") || without.contains("cannot watch resource"), "{without}");
+    assert!(without.contains("status 0"), "{without}");
 }
 
 #[test]

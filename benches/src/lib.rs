@@ -65,6 +65,7 @@ pub fn service(n: u32) -> Delta {
         local: false,
         skip_lb_ips: false,
         advertise: Advertise::default(),
+        wish: fairway_objects::LoadBalancerWish::default(),
     })))
 }
 

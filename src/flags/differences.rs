@@ -19,9 +19,18 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
     ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
+    (
+        "loadbalancer-ip-range",
+        "network and broadcast addresses are not given, nor what is in --service-cluster-ip-range",
+    ),
+    ("loadbalancer-sync-period", "holds for every round; kube-router's goes on every minute"),
     ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
     ("overlay-type", "other words are refused; for kube-router they mean no tunnels; ends of tunnels are nodes only"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
+    (
+        "run-loadbalancer",
+        "works alone; a daemon that lost the Lease competes again; without POD_NAME it is the node's name",
+    ),
     ("service-node-port-range", "checked always, not only with the firewall"),
 ];
 

@@ -10,8 +10,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::proto::own::bgp_client::BgpClient;
 use crate::proto::own::node_client::NodeClient;
 pub use crate::proto::own::{
-    Advertisement, Bfd, Event, ExplainedPath, Explanation, FamilyCounts, Neighbor, Notice, Parked, Path, Plane, Status,
-    Watch, list_paths_request::Table,
+    Advertisement, Allocation, Bfd, Event, ExplainedPath, Explanation, FamilyCounts, LoadBalancer, Neighbor, Notice,
+    Parked, Path, Plane, Status, Watch, list_paths_request::Table,
 };
 use crate::proto::own::{ExplainRequest, GetStatusRequest, ListEventsRequest, ListNeighborsRequest, ListPathsRequest};
 

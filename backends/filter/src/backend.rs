@@ -412,6 +412,10 @@ fn attempt(socket: &mut Socket, known: &mut Table<Filter>, ops: &[Op<Filter>]) -
     }
     let mut batch = vec![write::frame(BATCH_BEGIN), write::new_table()];
     batch.append(&mut transaction.messages);
+    // A table exists as long as something is in it.
+    if transaction.known.is_empty() {
+        batch.push(write::del_table());
+    }
     batch.push(write::frame(BATCH_END));
     let results = match socket.transaction(batch) {
         Ok(results) => results,

@@ -20,6 +20,7 @@ pub(crate) const ICMPV6: u8 = 58;
 /// `NFT_MSG_*`
 pub(crate) mod message {
     pub(crate) const NEW_TABLE: u16 = 0;
+    pub(crate) const DEL_TABLE: u16 = 2;
     pub(crate) const NEW_CHAIN: u16 = 3;
     pub(crate) const GET_CHAIN: u16 = 4;
     pub(crate) const DEL_CHAIN: u16 = 5;

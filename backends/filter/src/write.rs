@@ -37,6 +37,12 @@ pub(crate) fn new_table() -> Message {
     request
 }
 
+pub(crate) fn del_table() -> Message {
+    let mut request = about(message::DEL_TABLE, 0);
+    request.text(table::NAME, TABLE);
+    request
+}
+
 pub(crate) fn new_chain(name: &str, base: Option<&Base>) -> Message {
     let mut request = about(message::NEW_CHAIN, flags::CREATE);
     request.text(chain::TABLE, TABLE).text(chain::NAME, name);

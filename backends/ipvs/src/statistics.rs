@@ -147,6 +147,14 @@ impl IpvsBackend {
         })
     }
 
+    /// Reads the counters of all virtual servers, without those of their real servers: one dump, whatever there is.
+    ///
+    /// # Errors
+    /// A [`Fault`] if they could not be read as a whole.
+    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, Traffic)>, Fault> {
+        self.with_link(|link, _, _| link.servers(|_, service| Some(traffic(service.stats))))
+    }
+
     /// Reads the timeouts (`IPVS_CMD_GET_CONFIG`). A protocol the kernel was built without has 0.
     ///
     /// # Errors

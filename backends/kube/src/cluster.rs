@@ -327,7 +327,7 @@ impl Follower {
 }
 
 /// A whole body, unless it is longer than `max` or does not go on.
-async fn collect(mut body: KubeBody, max: usize) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn collect(mut body: KubeBody, max: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = vec![];
     loop {
         let cut = |reason: String| Failure::new(Obstacle::Cut, reason);
@@ -346,7 +346,7 @@ async fn collect(mut body: KubeBody, max: usize) -> Result<Vec<u8>, Failure> {
 }
 
 /// kube's name for the layer says nothing to an operator.
-fn reason(error: &kube::Error) -> String {
+pub(crate) fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Service(inner) => causes(inner.as_ref()),
         other => causes(other),

@@ -151,8 +151,19 @@ pub(crate) const fn plural(kind: Kind) -> &'static str {
     resource(kind).2
 }
 
-/// Percent-encoding of a query's value (RFC 3986 section 2.3).
-fn encode(text: &str) -> String {
+/// The path of one object.
+pub(crate) fn path(kind: Kind, namespace: &str, name: &str) -> String {
+    let (all, ..) = resource(kind);
+    match (namespace, all.rsplit_once('/')) {
+        ("", _) | (_, None) => format!("{all}/{}", encode(name)),
+        (namespace, Some((group, plural))) => {
+            format!("{group}/namespaces/{}/{plural}/{}", encode(namespace), encode(name))
+        }
+    }
+}
+
+/// Percent-encoding of a part of a path, or of a query's value (RFC 3986 section 2.3).
+pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

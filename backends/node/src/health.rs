@@ -2,20 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fairway_backend_admin::{Job, Source};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
 
-use crate::metrics::{Scrape, text};
-
-/// A loop that does not answer within this is not alive. The kubelet waits no longer either.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::ask::Ask;
+use crate::metrics::text;
+use crate::scrape::Scraper;
 
 /// One port, and what it answers.
 #[derive(Debug)]
@@ -28,20 +24,20 @@ pub(crate) struct Port {
 ///
 /// # Errors
 /// The address cannot be had.
-pub(crate) fn probes(address: SocketAddr, jobs: mpsc::Sender<Job>) -> io::Result<Port> {
-    let alive = jobs.clone();
+pub(crate) fn probes(address: SocketAddr, ask: Ask) -> io::Result<Port> {
+    let alive = ask.clone();
     let router = Router::new()
         .route(
             "/healthz",
             get(move || async move {
                 // As kube-router words it.
-                match ask(&alive, |_| ()).await {
+                match alive.source(|_| ()).await {
                     Some(()) => (StatusCode::OK, "OK\n").into_response(),
                     None => (StatusCode::INTERNAL_SERVER_ERROR, "Unhealthy").into_response(),
                 }
             }),
         )
-        .route("/readyz", get(move || async move { ready(&jobs).await }));
+        .route("/readyz", get(move || async move { ready(&ask).await }));
     open(address, router)
 }
 
@@ -49,25 +45,25 @@ pub(crate) fn probes(address: SocketAddr, jobs: mpsc::Sender<Job>) -> io::Result
 ///
 /// # Errors
 /// The address cannot be had.
-pub(crate) fn metrics(address: SocketAddr, path: &str, jobs: mpsc::Sender<Job>) -> io::Result<Port> {
-    let scrape = move || async move {
-        let take = |source: &mut dyn Source| Scrape {
-            status: source.status(),
-            neighbors: source.speaker().neighbors(),
-            asn: source.speaker().global().map_or(0, |global| global.asn),
-        };
-        let Some(scrape) = ask(&jobs, take).await else {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the daemon does not answer\n").into_response();
-        };
-        match text(&scrape) {
-            Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+pub(crate) fn metrics(address: SocketAddr, path: &str, scraper: Scraper) -> io::Result<Port> {
+    let scrape = move || {
+        let scraper = scraper.clone();
+        async move {
+            let Some(scrape) = scraper.scrape().await else {
+                return (StatusCode::SERVICE_UNAVAILABLE, "the daemon does not answer\n").into_response();
+            };
+            match text(&scrape) {
+                Ok(text) => {
+                    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+                }
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            }
         }
     };
     open(address, Router::new().route(path, get(scrape)))
 }
 
-fn open(address: SocketAddr, router: Router) -> io::Result<Port> {
+pub(crate) fn open(address: SocketAddr, router: Router) -> io::Result<Port> {
     let listener = match std::net::TcpListener::bind(address) {
         // All addresses, on a system without IPv6.
         Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
@@ -87,8 +83,8 @@ impl Port {
 }
 
 /// Ready is who has seen the whole cluster once, and has nothing that the kernel refuses.
-async fn ready(jobs: &mpsc::Sender<Job>) -> Response {
-    let Some(status) = ask(jobs, |source| source.status()).await else {
+async fn ready(ask: &Ask) -> Response {
+    let Some(status) = ask.source(|source| source.status()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the daemon does not answer\n").into_response();
     };
     let mut reasons = vec![];
@@ -107,17 +103,4 @@ async fn ready(jobs: &mpsc::Sender<Job>) -> Response {
         true => (StatusCode::OK, "OK\n").into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n").into_response(),
     }
-}
-
-async fn ask<T: Send + 'static>(
-    jobs: &mpsc::Sender<Job>,
-    question: impl FnOnce(&mut dyn Source) -> T + Send + 'static,
-) -> Option<T> {
-    let (answer, answered) = oneshot::channel();
-    let job: Job = Box::new(move |source| drop(answer.send(question(source))));
-    let asked = async {
-        jobs.send(job).await.ok()?;
-        answered.await.ok()
-    };
-    tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
 }

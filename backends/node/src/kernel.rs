@@ -1,10 +1,12 @@
 //! All planes of the real kernel behind one value.
 
+use std::path::PathBuf;
+
 use fairway_backend_filter::FilterBackend;
 use fairway_backend_ipvs::IpvsBackend;
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, Pod, Route, Rule, Sysctl, Table,
+    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::NodeConfig;
 
@@ -74,6 +76,35 @@ impl RealKernel {
 }
 
 impl RealKernel {
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RealKernel {
+        self.route = self.route.with_proc_sys(folder);
+        self
+    }
+
+    /// Opens what is there, to take away what is ours: a kernel without IPVS or nftables has nothing of ours in them.
+    /// Returns as well which planes are absent.
+    ///
+    /// # Errors
+    /// If the system gives no socket.
+    pub fn open_for_cleanup(config: &NodeConfig) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
+        let mut absent = vec![PlaneId::Pod];
+        let ipvs = match IpvsBackend::new() {
+            Ok(ipvs) => Some(ipvs.with_excluded(config.excluded_cidrs.clone())),
+            Err(fairway_backend_ipvs::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let filter = match FilterBackend::new() {
+            Ok(filter) => Some(filter),
+            Err(fairway_backend_filter::OpenError::Unsupported) => None,
+            Err(error) => return Err(error.into()),
+        };
+        absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
+        absent.extend(filter.is_none().then_some(PlaneId::Filter));
+        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: None }, absent))
+    }
+
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
     #[must_use]
     pub fn with_pods(mut self, pods: PodSpaces) -> RealKernel {
@@ -132,7 +163,11 @@ impl Backend<Pod> for RealKernel {
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
         self.pods
             .as_mut()
-            .ok_or_else(|| absent("the pods of this node are not known: direct server return"))?
+            .ok_or_else(|| {
+                Fault::Unsupported(
+                    "direct server return: no container runtime that knows the pods (--runtime-endpoint)".into(),
+                )
+            })?
             .apply(ops)
     }
 }

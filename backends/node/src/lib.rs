@@ -9,17 +9,30 @@
 //! Deliberately not here: where Kubernetes' objects come from (the caller sends [`Command::Input`]), flags, and
 //! anything the agent can know by itself. Start reading at [`Node`].
 
+mod ask;
+mod cleanup;
+mod dry;
+mod endpoints;
 mod health;
 mod kernel;
+mod legacy;
 mod metrics;
 mod node;
+mod only;
 mod ports;
+mod process;
+mod scrape;
 mod signal;
 mod status;
+mod timings;
 
+pub use cleanup::{CleanedUp, clean_up};
+pub use dry::{Change, ChangeKind, DryKernel, Plan, dry_run};
 pub use fairway_backend_admin::client::Watch;
 pub use fairway_backend_bgp::offers_md5;
-pub use fairway_backend_route::Monitor;
+pub use fairway_backend_route::{Monitor, PodSpace, PodSpaces};
 pub use kernel::{OpenError, RealKernel, Watched};
-pub use node::{Command, Ended, Look, Node, Open, Question, Start};
+pub use legacy::{Leftover, Part, leftovers, remove_leftovers, replaced};
+pub use node::{Command, Ended, Look, Node, Open, Question, Start, Write};
+pub use only::{Only, Taken};
 pub use signal::{Signal, signals};

@@ -1,18 +1,120 @@
 //! What Prometheus reads. Names, labels and types of kube-router's metrics are kube-router's; those of ours follow
 //! Prometheus' own rules.
 
-use fairway_backend_admin::client::Status;
-use fairway_bgp::{NeighborView, SessionState};
+use std::time::Duration;
+
+use fairway_agent::{Latency, Owned};
+use fairway_backend_ipvs::Traffic;
+use fairway_bgp::SessionState;
+use fairway_desired::{PlaneId, Protocol};
 use prometheus::core::Collector;
+use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-/// What a scrape shows.
-#[derive(Debug)]
-pub(crate) struct Scrape {
-    pub(crate) status: Status,
-    pub(crate) neighbors: Vec<NeighborView>,
-    /// Our own AS number; 0: BGP does not run.
-    pub(crate) asn: u32,
+use crate::process;
+use crate::scrape::Scrape;
+
+/// A metric with all its values.
+pub(crate) type Family = MetricFamily;
+type Labels = Vec<(&'static str, String)>;
+
+/// A metric of values that are known, each with its labels.
+pub(crate) fn family(name: &str, help: &str, kind: MetricType, values: Vec<(Labels, f64)>) -> Family {
+    let metric = |(labels, value): (Labels, f64)| {
+        let mut metric = metric(labels);
+        match kind {
+            MetricType::COUNTER => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            _ => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        metric
+    };
+    named(name, help, kind, values.into_iter().map(metric).collect())
+}
+
+fn named(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>) -> Family {
+    let mut family = Family::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(labels: Labels) -> proto::Metric {
+    let pair = |(name, value): (&str, String)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name(name.into());
+        pair.set_value(value);
+        pair
+    };
+    proto::Metric::from_label(labels.into_iter().map(pair).collect())
+}
+
+/// From the arrival of objects' changes to the kernel's word.
+fn programming(latencies: &[(PlaneId, Latency)]) -> Family {
+    let one = |(plane, latency): &(PlaneId, Latency)| {
+        let bucket = |(bound, count): (Duration, u64)| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(bound.as_secs_f64());
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(latency.buckets().map(bucket).collect());
+        histogram.set_sample_count(latency.len());
+        histogram.set_sample_sum(latency.sum().as_secs_f64());
+        let mut metric = metric(vec![("plane", plane.as_str().into())]);
+        metric.set_histogram(histogram);
+        metric
+    };
+    let help = "From the arrival of an object's change to the kernel's word that an entry is in place; seconds";
+    let name = "kube_router_plane_programming_seconds";
+    named(name, help, MetricType::HISTOGRAM, latencies.iter().map(one).collect())
+}
+
+/// The counters of virtual servers, by service.
+fn services(services: &[(Owned, Traffic)]) -> Vec<Family> {
+    use MetricType::{COUNTER, GAUGE};
+    type Field = fn(&Traffic) -> u64;
+    let rows: [(&str, &str, MetricType, Field); 10] = [
+        ("total_connections", "Connections", COUNTER, |t| t.connections),
+        ("packets_in", "Packets from clients", COUNTER, |t| t.packets_in),
+        ("packets_out", "Packets to clients", COUNTER, |t| t.packets_out),
+        ("bytes_in", "Bytes from clients", COUNTER, |t| t.bytes_in),
+        ("bytes_out", "Bytes to clients", COUNTER, |t| t.bytes_out),
+        ("cps", "Connections per second", GAUGE, |t| t.connections_per_s),
+        ("pps_in", "Packets per second from clients", GAUGE, |t| t.packets_in_per_s),
+        ("pps_out", "Packets per second to clients", GAUGE, |t| t.packets_out_per_s),
+        ("bps_in", "Bytes per second from clients", GAUGE, |t| t.bytes_in_per_s),
+        ("bps_out", "Bytes per second to clients", GAUGE, |t| t.bytes_out_per_s),
+    ];
+    let labels = |owned: &Owned| {
+        let protocol = match owned.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        vec![
+            ("svc_namespace", owned.service.namespace.to_string()),
+            ("service_name", owned.service.name.to_string()),
+            ("service_vip", owned.address.to_string()),
+            ("protocol", protocol.into()),
+            ("port", owned.port.to_string()),
+        ]
+    };
+    let row = |(name, help, kind, field): (&str, &str, MetricType, Field)| {
+        let values = services.iter().map(|(owned, traffic)| (labels(owned), field(traffic) as f64)).collect();
+        family(&format!("kube_router_service_{name}"), help, kind, values)
+    };
+    rows.into_iter().map(row).collect()
 }
 
 /// The text of a scrape (exposition format 0.0.4).
@@ -23,7 +125,17 @@ pub(crate) fn text(scrape: &Scrape) -> Result<String, prometheus::Error> {
     let page = Page(Registry::new_custom(Some("kube_router".into()), None)?);
     page.kube_router(scrape)?;
     page.ours(scrape)?;
-    TextEncoder::new().encode_to_string(&page.0.gather())
+    let mut families = page.0.gather();
+    // Those below are made as they are: they have the whole of their names.
+    let timings = Registry::new();
+    scrape.timings.register(&timings, scrape.ipvs.is_some(), scrape.router)?;
+    families.extend(timings.gather());
+    families.push(programming(&scrape.latencies));
+    families.extend(scrape.ipvs.iter().flat_map(|ipvs| services(&ipvs.services)));
+    families.extend(process::families());
+    // A metric without a value says nothing, and has no text.
+    families.retain(|family| !family.get_metric().is_empty());
+    TextEncoder::new().encode_to_string(&families)
 }
 
 struct Page(Registry);
@@ -63,8 +175,19 @@ impl Page {
             let updates = scrape.neighbors.iter().map(|n| n.got.update).sum();
             let help = "UPDATE messages received from the neighbours there are";
             self.counter("controller_bgp_advertisements_received", help, updates)?;
+            let opts = Opts::new("controller_bgp_advertisements_sent", "Networks that BGP was told to announce or not");
+            let sent = self.add(IntCounterVec::new(opts, &["type"]))?;
+            let announced = scrape.announced;
+            sent.with_label_values(&["advertise-vip"]).inc_by(announced.addresses);
+            sent.with_label_values(&["withdraw-vip"]).inc_by(announced.withdrawn_addresses);
+            sent.with_label_values(&["pod-route"]).inc_by(announced.prefixes);
         }
-        if let Some(routes) = scrape.status.planes.iter().find(|p| p.name == "route") {
+        if let Some(servers) = scrape.ipvs.as_ref().and_then(|ipvs| ipvs.servers) {
+            self.gauge("controller_ipvs_services", "Virtual servers in the kernel", servers as u64)?;
+        }
+        if scrape.router
+            && let Some(routes) = scrape.status.planes.iter().find(|p| p.name == "route")
+        {
             self.gauge("host_routes_synced", "Routes that should be in the kernel", routes.desired)?;
             self.counter("host_routes_added", "Routes written to the kernel", routes.puts)?;
             self.counter("host_routes_removed", "Routes deleted from the kernel", routes.deletes)?;

@@ -9,7 +9,7 @@ use std::sync::mpsc as channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use fairway_agent::{Agent, Input, Kernel, Output, Time, bfd, serve};
+use fairway_agent::{Agent, HealthCheck, Input, Kernel, Output, Time, bfd, publish, serve};
 use fairway_backend_admin::client::{Bfd, Status, Watch};
 use fairway_backend_admin::{EventLog, Job, Source};
 use fairway_backend_bfd as udp;
@@ -20,11 +20,13 @@ use fairway_desired::KernelEvent;
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::ask::Ask;
 use crate::kernel::Watched;
 use crate::ports::Ports;
 use crate::status::{bfd_session, status};
+use crate::timings::Timings;
 
 /// Questions of the admin port that wait.
 const JOBS: usize = 16;
@@ -45,10 +47,15 @@ const EVENTS: usize = 16;
 /// How long a kernel that cannot be heard is left alone.
 const DEAF: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// A command, and when it was handed over.
+type Sent = (Instant, Command);
+
 /// A look at an agent.
 pub type Question = Box<dyn FnOnce(&Agent, Time) + Send>;
 /// Says how it stands with the watches at the API server. It must not wait.
 pub type Look = Box<dyn Fn() -> Vec<Watch> + Send>;
+/// Carries a request to the API server. It must not wait; the answer is an [`Input::Api`].
+pub type Write = Box<dyn FnMut(publish::Request) + Send>;
 /// Opens a kernel, in its namespace. An error is the sentence that its user reads.
 pub type Open<K> = Box<dyn FnOnce(&NodeConfig) -> Result<K, String> + Send>;
 
@@ -60,6 +67,8 @@ pub enum Command {
     Ask(Question),
     /// From now on status and metrics show what this says of the watches at the API server.
     Watches(Look),
+    /// From now on this carries requests to the API server; those that there are wait for it.
+    Writes(Write),
     /// End in order: sessions are closed with Cease, the kernel keeps what it has.
     Shutdown,
     /// End at once, as SIGKILL would: nobody is told.
@@ -72,6 +81,7 @@ impl fmt::Debug for Command {
             Command::Input(_) => "Input",
             Command::Ask(_) => "Ask",
             Command::Watches(_) => "Watches",
+            Command::Writes(_) => "Writes",
             Command::Shutdown => "Shutdown",
             Command::Kill => "Kill",
         })
@@ -116,7 +126,7 @@ impl<K> fmt::Debug for Start<K> {
 /// One running node. Dropping it kills it.
 #[derive(Debug)]
 pub struct Node {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Sent>,
     thread: Option<JoinHandle<Result<(), Ended>>>,
 }
 
@@ -145,7 +155,13 @@ impl Node {
     /// # Errors
     /// [`Ended::Gone`]
     pub fn send(&self, command: Command) -> Result<(), Ended> {
-        self.commands.blocking_send(command).map_err(|_| Ended::Gone)
+        self.commands.blocking_send((Instant::now(), command)).map_err(|_| Ended::Gone)
+    }
+
+    /// Hands over inputs from elsewhere, for as long as the node runs; each call waits while too many wait already.
+    pub fn inputs(&self) -> impl Fn(Input) -> Result<(), Ended> + Send + 'static {
+        let commands = self.commands.clone();
+        move |input| commands.blocking_send((Instant::now(), Command::Input(input))).map_err(|_| Ended::Gone)
     }
 
     /// Looks at the agent.
@@ -194,7 +210,7 @@ impl Drop for Node {
 
 fn run<K: Kernel + Watched + Send + 'static>(
     start: Start<K>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Sent>,
     ready: &channel::SyncSender<()>,
 ) -> Result<(), Ended> {
     let failed = |error: &dyn fmt::Display| Ended::Failed(error.to_string());
@@ -221,7 +237,13 @@ fn run<K: Kernel + Watched + Send + 'static>(
     let enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync> = start.enter.into();
     let (jobs, asked) = mpsc::channel::<Job>(JOBS);
     let (troubles, trouble) = mpsc::unbounded_channel();
-    let ports = Ports::start(&start.config, Arc::clone(&enter), jobs, troubles).map_err(Ended::Failed)?;
+    let (looks, looked) = mpsc::channel::<Question>(JOBS);
+    let (checks, checked) = watch::channel(vec![]);
+    let timings = Timings::new().map_err(|error| failed(&error))?;
+    let ask = Ask { jobs, looks };
+    let ports = Ports::start(&start.config, Arc::clone(&enter), ask, timings.clone(), checked, troubles);
+    let ports = ports.map_err(Ended::Failed)?;
+    let requested = timings.clone();
     // The kernel's thread ends when nobody asks any more, or nobody listens.
     let worker = std::thread::Builder::new()
         .name(format!("kernel {name}"))
@@ -230,9 +252,17 @@ fn run<K: Kernel + Watched + Send + 'static>(
                 return;
             }
             while let Ok(request) = waiting.recv() {
-                if let Some(answer) = serve(request, &mut kernel)
-                    && answers.blocking_send(answer).is_err()
-                {
+                let plane = match &request {
+                    Output::Observe(plane) => Some(*plane),
+                    Output::Apply(batch) => Some(batch.plane()),
+                    _ => None,
+                };
+                let begin = Instant::now();
+                let Some(answer) = serve(request, &mut kernel) else { continue };
+                if let Some(plane) = plane {
+                    requested.request(plane, begin.elapsed());
+                }
+                if answers.blocking_send(answer).is_err() {
                     return;
                 }
             }
@@ -257,9 +287,14 @@ fn run<K: Kernel + Watched + Send + 'static>(
             failed: None,
             started: SystemTime::now(),
             watches: None,
+            writes: None,
+            unsent: vec![],
+            timings,
+            checks,
+            checked: None,
             name,
         };
-        node.go(commands, answered, bgp_events, kernel_events, Questions { asked, trouble }, ready).await
+        node.go(commands, answered, bgp_events, kernel_events, Questions { asked, looked, trouble }, ready).await
     });
     drop(ports);
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
@@ -297,6 +332,7 @@ fn listen(mut monitor: Monitor, until: &io::PipeReader, said: &mpsc::Sender<Vec<
 /// What comes from the admin port.
 struct Questions {
     asked: mpsc::Receiver<Job>,
+    looked: mpsc::Receiver<Question>,
     trouble: mpsc::UnboundedReceiver<NoticeChange>,
 }
 
@@ -320,6 +356,13 @@ struct Loop {
     started: SystemTime,
     /// How it stands with the API server, if there is one.
     watches: Option<Look>,
+    writes: Option<Write>,
+    /// Requests to the API server from before somebody carries them.
+    unsent: Vec<publish::Request>,
+    timings: Timings,
+    /// Where health checks of services are answered, and which version of that was told.
+    checks: watch::Sender<Vec<HealthCheck>>,
+    checked: Option<(bool, u64)>,
     name: Arc<str>,
 }
 
@@ -359,7 +402,7 @@ impl Source for Loop {
 impl Loop {
     async fn go(
         mut self,
-        mut commands: mpsc::Receiver<Command>,
+        mut commands: mpsc::Receiver<Sent>,
         mut answers: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<bgp::Input>,
         mut kernel: mpsc::Receiver<Vec<KernelEvent>>,
@@ -382,7 +425,10 @@ impl Loop {
                 }
             };
             let input = tokio::select! {
-                command = commands.recv() => match command {
+                command = commands.recv() => match command.map(|(at, command)| {
+                    self.agent.arrived(at.saturating_duration_since(self.epoch));
+                    command
+                }) {
                     Some(Command::Input(input)) => input,
                     Some(Command::Ask(question)) => {
                         question(&self.agent, self.now());
@@ -390,6 +436,11 @@ impl Loop {
                     }
                     Some(Command::Watches(look)) => {
                         self.watches = Some(look);
+                        continue;
+                    }
+                    Some(Command::Writes(mut write)) => {
+                        self.unsent.drain(..).for_each(&mut write);
+                        self.writes = Some(write);
                         continue;
                     }
                     Some(Command::Shutdown) => {
@@ -411,6 +462,10 @@ impl Loop {
                         Some(ended) => return Err(ended),
                         None => continue,
                     }
+                }
+                Some(look) = admin.looked.recv() => {
+                    look(&self.agent, self.now());
+                    continue;
                 }
                 Some(change) = admin.trouble.recv() => {
                     (self.notices)(change);
@@ -498,6 +553,21 @@ impl Loop {
 
     /// Does what the agent wants.
     fn obey(&mut self) -> Result<(), Ended> {
+        let begin = Instant::now();
+        let before = self.agent.bgp_changes();
+        self.carry_out()?;
+        let after = self.agent.bgp_changes();
+        if before != after {
+            self.timings.bgp(begin.elapsed(), before.1 != after.1);
+        }
+        if let Some((version, checks)) = self.agent.health_checks(self.checked) {
+            self.checked = Some(version);
+            self.checks.send_replace(checks);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self) -> Result<(), Ended> {
         while let Some(output) = self.agent.poll() {
             match output {
                 // The queue is as long as there are planes, so there is room; a thread that is gone answers nothing.
@@ -520,6 +590,10 @@ impl Loop {
                     }
                 },
                 Output::Bfd(output) => self.bfd(&output),
+                Output::Api(request) => match &mut self.writes {
+                    Some(write) => write(request),
+                    None => self.unsent.push(request),
+                },
                 Output::Notice(change) => (self.notices)(change),
             }
         }

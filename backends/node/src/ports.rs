@@ -7,12 +7,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fairway_agent::HealthCheck;
 use fairway_backend_admin::{Job, serve};
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::ask::Ask;
+use crate::endpoints;
 use crate::health::{self, Port};
+use crate::scrape::Scraper;
+use crate::timings::Timings;
 
 /// How long an address that is taken is left alone.
 const RETRY: Duration = Duration::from_secs(5);
@@ -30,16 +35,19 @@ impl Ports {
     pub(crate) fn start(
         config: &NodeConfig,
         enter: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
-        jobs: mpsc::Sender<Job>,
+        ask: Ask,
+        timings: Timings,
+        checks: watch::Receiver<Vec<HealthCheck>>,
         notices: mpsc::UnboundedSender<NoticeChange>,
     ) -> Result<Ports, String> {
         let mut http: Vec<Port> = vec![];
         if let Some(address) = config.health {
-            let port = health::probes(address, jobs.clone());
+            let port = health::probes(address, ask.clone());
             http.push(port.map_err(|error| format!("health port {address}: {error}"))?);
         }
         if let Some((address, path)) = &config.metrics {
-            let port = health::metrics(*address, path, jobs.clone());
+            let scraper = Scraper::new(ask.clone(), config.run_router, config.run_service_proxy, timings);
+            let port = health::metrics(*address, path, scraper);
             http.push(port.map_err(|error| format!("metrics port {address}: {error}"))?);
         }
         let addresses = config.admin.clone();
@@ -52,8 +60,9 @@ impl Ports {
             }
             runtime.block_on(async move {
                 for address in addresses {
-                    tokio::spawn(listen(address, jobs.clone(), notices.clone()));
+                    tokio::spawn(listen(address, ask.jobs.clone(), notices.clone()));
                 }
+                tokio::spawn(endpoints::follow(checks, ask, notices));
                 for port in http {
                     // It listens already, and accepting goes on whatever happens to one connection.
                     tokio::spawn(port.serve());

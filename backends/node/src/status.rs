@@ -1,15 +1,18 @@
 //! The node as a whole, as messages of the admin port.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fairway_agent::bfd::{Diagnostic, SessionView};
-use fairway_agent::{Agent, PlaneView};
-use fairway_backend_admin::client::{Bfd, Notice, Parked, Plane, Status, Watch};
+use fairway_agent::{Agent, PlaneView, publish};
+use fairway_backend_admin::client::{Allocation, Bfd, LoadBalancer, Notice, Parked, Plane, Status, Watch};
 use fairway_desired::{Fault, Outcome};
+use fairway_objects::ObjectName;
 
 /// What `fairway status`, probes and metrics are made of.
 pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: Instant, watches: Vec<Watch>) -> Status {
     let zero = zero(epoch);
+    let (events_written, events_dropped) = agent.publisher().events().unwrap_or_default();
     Status {
         node,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -22,6 +25,22 @@ pub(crate) fn status(agent: &Agent, node: String, started: SystemTime, epoch: In
             .notices()
             .map(|n| Notice { subject: n.subject.to_string(), field: n.field.clone(), reason: n.reason.clone() })
             .collect(),
+        load_balancer: agent.publisher().view().map(load_balancer),
+        events_written,
+        events_dropped,
+    }
+}
+
+fn load_balancer(view: publish::View) -> LoadBalancer {
+    let allocation = |(service, addresses): (ObjectName, Vec<IpAddr>)| Allocation {
+        service: service.to_string(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+    };
+    LoadBalancer {
+        lease: view.lease.to_string(),
+        holder: view.holder.to_string(),
+        leader: view.leads,
+        allocations: view.given.into_iter().map(allocation).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairway_desired::{
@@ -12,8 +13,9 @@ use fairway_netlink::{Errno, Error, Message, Protocol, Socket};
 
 use crate::link::Links;
 use crate::monitor::Writer;
+use crate::sysctl::Sysctls;
 use crate::wire::errno::{EOPNOTSUPP, EPERM};
-use crate::{addr, link, route, rule, sysctl};
+use crate::{addr, link, route, rule};
 
 /// The interface that is ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
@@ -41,6 +43,7 @@ pub struct RouteBackend {
     /// Who writes, for a monitor.
     pub(crate) writer: Arc<Writer>,
     pub(crate) known: Known,
+    sysctls: Sysctls,
 }
 
 /// What the backend remembers. Forgotten when the socket is lost.
@@ -56,8 +59,6 @@ pub(crate) struct Known {
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
-    /// Kernel parameters that were ever written.
-    pub(crate) sysctls: BTreeSet<Arc<str>>,
 }
 
 impl Known {
@@ -69,7 +70,6 @@ impl Known {
             port,
             routes: BTreeMap::new(),
             rules: BTreeMap::new(),
-            sysctls: BTreeSet::new(),
         }
     }
 }
@@ -111,7 +111,8 @@ impl RouteBackend {
         let socket = Socket::open(Protocol::Route)?;
         let writer = Arc::new(Writer::default());
         writer.is(&socket);
-        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known: Known::new(OVERLAY_PORT) })
+        let (known, sysctls) = (Known::new(OVERLAY_PORT), Sysctls::default());
+        Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known, sysctls })
     }
 
     /// The UDP port of tunnels is this instead of 5555 (`--overlay-encap-port`): one that was opened by an earlier
@@ -119,6 +120,13 @@ impl RouteBackend {
     #[must_use]
     pub fn with_overlay_port(mut self, port: u16) -> RouteBackend {
         self.known.port = port;
+        self
+    }
+
+    /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
+    #[must_use]
+    pub fn with_proc_sys(mut self, folder: PathBuf) -> RouteBackend {
+        self.sysctls.folder = folder;
         self
     }
 
@@ -154,8 +162,8 @@ impl RouteBackend {
         match &result {
             Err(Fault::Lost) => {
                 let fresh = Known::new(self.known.port);
-                let Known { sysctls, ports, .. } = std::mem::replace(&mut self.known, fresh);
-                self.known = Known { sysctls, ports, ..Known::new(self.known.port) };
+                let Known { ports, port, .. } = std::mem::replace(&mut self.known, fresh);
+                self.known = Known { ports, ..Known::new(port) };
             }
             _ => self.socket = Some(socket),
         }
@@ -167,11 +175,11 @@ impl Backend<Sysctl> for RouteBackend {
     /// The parameters that this backend ever wrote. There is no table of those that are ours: a daemon that starts
     /// writes what it wants, and what has the right value already is not written.
     fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
-        Ok(sysctl::observe(&self.known))
+        Ok(self.sysctls.observe())
     }
 
     fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {
-        Ok(ops.iter().map(|op| sysctl::apply(&mut self.known, op)).collect())
+        Ok(ops.iter().map(|op| self.sysctls.apply(op)).collect())
     }
 }
 

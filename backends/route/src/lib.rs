@@ -33,3 +33,4 @@ pub use backend::{OpenError, RouteBackend};
 pub use monitor::Monitor;
 pub use pod::{PodBackend, PodSpace, PodSpaces};
 pub use route::routes;
+pub use sysctl::sysctl_value;

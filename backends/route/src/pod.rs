@@ -23,8 +23,8 @@ pub struct PodSpace {
     pub namespace: PathBuf,
 }
 
-/// Says which pods run on this node now.
-pub type PodSpaces = Arc<dyn Fn() -> Vec<PodSpace> + Send + Sync>;
+/// Says which pods run on this node now, or in a sentence why that is not known.
+pub type PodSpaces = Arc<dyn Fn() -> Result<Vec<PodSpace>, String> + Send + Sync>;
 
 /// The [`Backend`] of the Pod plane.
 ///
@@ -120,7 +120,7 @@ impl PodBackend {
 impl Backend<Pod> for PodBackend {
     fn observe(&mut self) -> Result<Table<Pod>, Fault> {
         let mut table = Table::<Pod>::new();
-        for space in (self.pods)() {
+        for space in (self.pods)().map_err(Fault::Unsupported)? {
             // A pod that ends while it is looked at has nothing any more.
             let Ok(found) = Self::within(&space, |setup| {
                 [Family::V4, Family::V6].into_iter().try_fold(vec![], |mut all, family| {
@@ -142,7 +142,7 @@ impl Backend<Pod> for PodBackend {
     }
 
     fn apply(&mut self, ops: &[Op<Pod>]) -> Result<Vec<Outcome>, Fault> {
-        let pods = (self.pods)();
+        let pods = (self.pods)().map_err(Fault::Unsupported)?;
         ops.iter().map(|op| Self::one(&pods, op)).collect()
     }
 }

@@ -133,7 +133,7 @@ fn service_addresses_in_pods() {
         let pod = "11.0.1.2".parse().unwrap();
         let here = std::fs::canonicalize("/proc/thread-self").unwrap().join("ns/net");
         let spaces = vec![PodSpace { addresses: vec![pod], namespace: here }];
-        let mut backend = PodBackend::new(Arc::new(move || spaces.clone()));
+        let mut backend = PodBackend::new(Arc::new(move || Ok(spaces.clone())));
         let key = PodKey { pod, address: "10.0.0.3".parse().unwrap() };
         let elsewhere = PodKey { pod: "11.0.1.9".parse().unwrap(), ..key };
         let put = |key| Op::<Pod>::Put(key, PodValue);

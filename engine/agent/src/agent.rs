@@ -9,12 +9,14 @@ use core::net::IpAddr;
 
 use fairway_bfd::{self as bfd, Bfd};
 use fairway_bgp::{self as bgp, Speaker};
-use fairway_compute::Compute;
+use fairway_compute::{Compute, HealthCheck, Owned};
+use fairway_desired::bgp::Key as BgpKey;
 use fairway_desired::{
     Addr, Bgp, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod,
     Route, RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
+use fairway_publish::{self as publish, Publisher};
 use fairway_reconcile::{Allow, Request, Time};
 use ipnet::IpNet;
 
@@ -23,7 +25,7 @@ use crate::io::{Applied, Input, KernelPlane, Observation, Output};
 use crate::lane::Lane;
 use crate::readiness;
 use crate::text::Text;
-use crate::view::PlaneView;
+use crate::view::{Announced, PlaneView};
 
 /// One whole node. See the crate's documentation for the order in which it works.
 ///
@@ -34,11 +36,19 @@ pub struct Agent {
     compute: Compute,
     /// Something was handed to `compute` since its last flush.
     unflushed: bool,
+    /// When the first change of an object since the last flush arrived.
+    heard: Option<Time>,
+    /// When the object's change arrived that is handed in next, if it waited somewhere.
+    arrived: Option<Time>,
+    announced: Announced,
+    /// How often BGP's configuration changed, and how often its neighbours did.
+    bgp_changes: (u64, u64),
     speaker: Speaker,
     bfd: Bfd,
     /// Neighbours that have no BFD session because there are too many.
     unwatched: BTreeMap<IpAddr, bgp::Watch>,
     lanes: Lanes,
+    publisher: Publisher,
     inherited: Inherited,
     outputs: VecDeque<Output>,
     /// There may be more to do than `outputs` holds.
@@ -140,21 +150,20 @@ impl Lanes {
 impl Agent {
     /// An agent that knows nothing of the cluster and nothing of the kernel. The seed draws jitter only.
     pub fn new(config: NodeConfig, seed: u64) -> Self {
-        let excluded = config.excluded_cidrs.clone();
         let graceful_restart = config.graceful_restart.is_some();
         let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
-        let mut ipvs = Lane::<Ipvs>::new(seed).off_if(!config.run_service_proxy);
-        if !excluded.is_empty() {
-            ipvs = ipvs.with_owner(Box::new(move |key, _| {
-                !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
-            }));
-        }
+        let ipvs = ipvs_lane(&config, seed).off_if(!config.run_service_proxy);
         let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
         Agent {
             now: Time::ZERO,
+            publisher: Publisher::new(&config, seed),
             compute: Compute::new(config),
             unflushed: true,
+            heard: None,
+            arrived: None,
+            announced: Announced::default(),
+            bgp_changes: (0, 0),
             speaker: Speaker::new(seed),
             // Other numbers than the speaker draws.
             bfd: Bfd::new(!seed),
@@ -202,6 +211,7 @@ impl Agent {
             }
             Input::Shutdown => {
                 self.stopped = true;
+                self.publisher.leave(self.now);
                 // With graceful restart the routes of this node stand until it is back, as for kube-router.
                 let input = if self.graceful_restart {
                     bgp::Input::Leave
@@ -211,10 +221,17 @@ impl Agent {
                 self.tell_speaker(input);
             }
             Input::Drain => self.tell_speaker(bgp::Input::Drain),
+            Input::Api(answer) => self.publisher.answer(self.now, answer),
             // The kernel keeps what it has, so nothing else matters any more.
             _ if self.stopped => {}
             Input::Bfd(_) => {}
             Input::Delta(delta) => {
+                self.publisher.delta(self.now, &delta);
+                let arrived = self.arrived.take().unwrap_or(self.now).min(self.now);
+                // What is listed at first is no change, and waits for the rest.
+                if self.compute.synced() && self.heard.is_none() {
+                    self.heard = Some(arrived);
+                }
                 self.compute.handle(delta);
                 self.unflushed = true;
             }
@@ -226,6 +243,12 @@ impl Agent {
             Input::Observed(observation) => self.observed(observation),
             Input::Applied(applied) => self.applied(applied),
         }
+    }
+
+    /// The change of an object that is handed in next arrived then, and waited for us since. Only for
+    /// [`PlaneView::latency`]; nothing that is done depends on it.
+    pub fn arrived(&mut self, at: Time) {
+        self.arrived = Some(at);
     }
 
     /// The next thing to do, if any.
@@ -252,6 +275,7 @@ impl Agent {
         if !self.stopped {
             let mut earlier = |at: Option<Time>| deadline = [deadline, at].into_iter().flatten().min();
             each!(&self.lanes, lane => earlier(Lane::deadline(lane)));
+            earlier(self.publisher.deadline());
             if self.reviews_inherited() {
                 earlier(self.with_neighbors(|neighbors| self.inherited.until(neighbors)));
             }
@@ -312,6 +336,28 @@ impl Agent {
         planes
     }
 
+    /// How often the speaker's configuration was changed, and how often its neighbours were among that.
+    pub const fn bgp_changes(&self) -> (u64, u64) {
+        self.bgp_changes
+    }
+
+    /// What the speaker was told to announce so far.
+    pub const fn announced(&self) -> Announced {
+        self.announced
+    }
+
+    /// Where load balancers ask for endpoints of `Local` services on this node, if that changed since `seen`, which
+    /// is the number of the last answer.
+    pub fn health_checks(&self, seen: Option<(bool, u64)>) -> Option<((bool, u64), Vec<HealthCheck>)> {
+        let version = (self.compute.synced(), self.compute.health_version());
+        (seen != Some(version)).then(|| (version, self.compute.health_checks()))
+    }
+
+    /// Which service has which virtual server, a page at a time: those after a key, at most so many.
+    pub fn owned(&self, after: Option<&fairway_desired::ipvs::VirtualServerKey>, max: usize) -> Vec<Owned> {
+        self.compute.owned(after).take(max).collect()
+    }
+
     /// Whether every kind of object was listed once.
     pub fn synced(&self) -> bool {
         self.compute.synced()
@@ -342,6 +388,11 @@ impl Agent {
             Some(Outcome::Refused(errno)) => format!("the kernel refuses it with errno {errno}: {route}"),
             _ => format!("on its way into the kernel: {route}"),
         }
+    }
+
+    /// What is written to the API server, to look at.
+    pub const fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// The notices that stand.
@@ -444,7 +495,7 @@ impl Agent {
         loop {
             self.drain_speaker();
             if self.stopped {
-                return;
+                return self.publish();
             }
             self.flush();
             each!(&mut self.lanes, lane => lane.wake(self.now));
@@ -463,6 +514,18 @@ impl Agent {
         let mut changes = Vec::new();
         each!(&mut self.lanes, lane => lane.notices(&mut changes));
         self.note(changes);
+        self.publish();
+    }
+
+    /// What is to be written to the API server.
+    fn publish(&mut self) {
+        self.publisher.tick(self.now);
+        while let Some(output) = self.publisher.poll() {
+            match output {
+                publish::Output::Request(request) => self.outputs.push_back(Output::Api(request)),
+                publish::Output::Notice(change) => self.stands(change),
+            }
+        }
     }
 
     fn tell_speaker(&mut self, input: bgp::Input) {
@@ -529,31 +592,37 @@ impl Agent {
         }
         self.unflushed = false;
         let changes = self.compute.flush();
+        let heard = self.heard.take();
         for op in &changes.ops.route {
             if let Op::Put(key, _) = op {
                 self.inherited.desired(key);
             }
         }
-        self.lanes.sysctl.desire(changes.ops.sysctl);
-        self.lanes.link.desire(changes.ops.link);
-        self.lanes.addr.desire(changes.ops.addr);
-        self.lanes.filter.desire(changes.ops.filter);
-        self.lanes.rule.desire(changes.ops.rule);
-        self.lanes.route.desire(changes.ops.route);
-        self.lanes.pod.desire(changes.ops.pod);
-        self.lanes.ipvs.desire(changes.ops.ipvs);
-        self.lanes.bgp.desire(changes.ops.bgp);
+        self.lanes.sysctl.desire(changes.ops.sysctl, heard);
+        self.lanes.link.desire(changes.ops.link, heard);
+        self.lanes.addr.desire(changes.ops.addr, heard);
+        self.lanes.filter.desire(changes.ops.filter, heard);
+        self.lanes.rule.desire(changes.ops.rule, heard);
+        self.lanes.route.desire(changes.ops.route, heard);
+        self.lanes.pod.desire(changes.ops.pod, heard);
+        self.lanes.ipvs.desire(changes.ops.ipvs, heard);
+        self.lanes.bgp.desire(changes.ops.bgp, heard);
         self.note(changes.notices);
     }
 
     fn note(&mut self, changes: Vec<NoticeChange>) {
         for change in changes {
-            match &change {
-                NoticeChange::Raised(notice) => self.notices.insert(notice.clone()),
-                NoticeChange::Cleared(notice) => self.notices.remove(notice),
-            };
-            self.outputs.push_back(Output::Notice(change));
+            self.publisher.notice(self.now, &change);
+            self.stands(change);
         }
+    }
+
+    fn stands(&mut self, change: NoticeChange) {
+        match &change {
+            NoticeChange::Raised(notice) => self.notices.insert(notice.clone()),
+            NoticeChange::Cleared(notice) => self.notices.remove(notice),
+        };
+        self.outputs.push_back(Output::Notice(change));
     }
 
     /// Gives a closure the neighbours that are configured; `None` if there is nobody to wait for.
@@ -633,12 +702,29 @@ impl Agent {
                 Some(Request::Apply(ops)) => {
                     applied = true;
                     self.tell_restart();
-                    fairway_reconcile::Input::Applied(Ok(self.speaker.apply(self.now, &ops)))
+                    let outcomes = self.speaker.apply(self.now, &ops);
+                    self.announced.count(&ops, &outcomes);
+                    let neighbor = |op: &Op<Bgp>| matches!(op.key(), BgpKey::Peer(_) | BgpKey::Dynamic(_));
+                    self.bgp_changes.0 += 1;
+                    self.bgp_changes.1 += u64::from(ops.iter().any(neighbor));
+                    fairway_reconcile::Input::Applied(Ok(outcomes))
                 }
             };
             self.lanes.bgp.reconciler.handle(self.now, answer);
         }
     }
+}
+
+/// The lane of virtual servers: all are ours but those in `--excluded-cidrs`.
+pub(crate) fn ipvs_lane(config: &NodeConfig, seed: u64) -> Lane<Ipvs> {
+    let lane = Lane::<Ipvs>::new(seed);
+    let excluded = config.excluded_cidrs.clone();
+    if excluded.is_empty() {
+        return lane;
+    }
+    lane.with_owner(Box::new(move |key, _| {
+        !readiness::address(key).is_some_and(|address| readiness::contains(&excluded, address))
+    }))
 }
 
 /// How BGP wants a neighbour to be watched, in BFD's words.

@@ -9,6 +9,7 @@ use fairway_desired::{
     Addr, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::{Delta, NoticeChange, RouterConfig};
+use fairway_publish as publish;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum Input {
     /// Something about BFD's packets. The deadline of a detection time counts when the agent is told of it
     /// ([`Input::Tick`]), so a driver that comes late hands in packets that wait before that.
     Bfd(bfd::Input),
+    /// The answer to [`Output::Api`].
+    Api(publish::Answer),
     /// The configuration of a router changed, while it runs. A node takes no notice of it.
     Router(Box<RouterConfig>),
     /// The deadline passed, or the agent was just made.
@@ -49,6 +52,8 @@ pub enum Output {
     Bgp(bgp::Output),
     /// About BFD's packets, or for the log.
     Bfd(bfd::Output),
+    /// Ask the API server, or write to it; wants an answer.
+    Api(publish::Request),
     /// A notice begins or ceases to stand.
     Notice(NoticeChange),
 }
@@ -119,6 +124,10 @@ pub enum Batch {
 /// A plane whose backend is outside the agent.
 pub(crate) trait KernelPlane: Plane {
     fn batch(ops: Vec<Op<Self>>) -> Batch;
+    /// The table, if it is of this plane.
+    fn observation(answer: Observation) -> Option<Result<Table<Self>, Fault>>;
+    /// The outcomes, if they are of this plane.
+    fn outcomes(answer: Applied) -> Option<Result<Vec<Outcome>, Fault>>;
 }
 
 /// What the three enums have in common, one line per plane.
@@ -127,6 +136,20 @@ macro_rules! kernel_planes {
         $(impl KernelPlane for $plane {
             fn batch(ops: Vec<Op<Self>>) -> Batch {
                 Batch::$plane(ops)
+            }
+
+            fn observation(answer: Observation) -> Option<Result<Table<Self>, Fault>> {
+                match answer {
+                    Observation::$plane(table) => Some(table),
+                    _ => None,
+                }
+            }
+
+            fn outcomes(answer: Applied) -> Option<Result<Vec<Outcome>, Fault>> {
+                match answer {
+                    Applied::$plane(outcomes) => Some(outcomes),
+                    _ => None,
+                }
             }
         })*
 

@@ -3,7 +3,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId};
+use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, Tunnel};
 use fairway_objects::{Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
 
@@ -62,9 +62,11 @@ where
         self.off || self.reconciler.is_settled()
     }
 
-    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>) {
+    /// Changes what should be, because of something that was heard of then.
+    pub(crate) fn desire(&mut self, ops: Vec<Op<P>>, heard: Option<Time>) {
+        let heard = heard.filter(|_| !self.off);
         for op in ops {
-            self.reconciler.desire(op);
+            self.reconciler.desire_since(op, heard);
         }
     }
 
@@ -92,6 +94,7 @@ where
             pending_deletes: reconciler.pending_deletes(),
             parked: self.parked().map(|(_, key, outcome)| (key, outcome)).collect(),
             stats: reconciler.stats(),
+            latency: reconciler.latency(),
             fault: reconciler.fault().cloned(),
         }
     }
@@ -100,7 +103,7 @@ where
     pub(crate) fn notices(&mut self, changes: &mut Vec<NoticeChange>) {
         while let Some((key, outcome)) = self.reconciler.poll_parked() {
             let wanted = self.reconciler.tracker().desired().contains_key(&key);
-            let notice = outcome.and_then(|outcome| reason(outcome, wanted)).map(|reason| Notice {
+            let notice = outcome.and_then(|outcome| reason::<P>(&key, outcome, wanted)).map(|reason| Notice {
                 subject: Subject::Kernel(format!("{} {}", P::ID.as_str(), key.text())),
                 field: String::new(),
                 reason,
@@ -118,7 +121,7 @@ where
                 Fault::Interrupted => "interrupted again and again".to_string(),
                 Fault::Lost => "socket lost or overrun again and again".to_string(),
                 Fault::Denied => "no permission".to_string(),
-                Fault::Unsupported(what) => format!("not supported by this kernel: {what}"),
+                Fault::Unsupported(what) => format!("not supported here: {what}"),
             },
         });
         if fault != self.fault {
@@ -135,8 +138,22 @@ fn change(before: Option<Notice>, after: Option<Notice>, changes: &mut Vec<Notic
     }
 }
 
-fn reason(outcome: Outcome, wanted: bool) -> Option<String> {
+/// `EOPNOTSUPP`
+const NOT_SUPPORTED: i32 = 95;
+
+fn reason<P: Plane>(key: &P::Key, outcome: Outcome, wanted: bool) -> Option<String>
+where
+    P::Key: Text,
+{
     match (outcome, wanted) {
+        (Outcome::Refused(NOT_SUPPORTED), true) if P::ID == PlaneId::Link => {
+            let module = match key.text() {
+                port if port.starts_with("gue/") => "fou (for IPv6 fou6) is missing: no tunnels through UDP",
+                tunnel if Tunnel::may_be(&tunnel) => "ipip (for IPv6 ip6_tunnel) is missing: no overlay",
+                _ => "for this kind of interface is missing",
+            };
+            Some(format!("the kernel's module {module}"))
+        }
         (Outcome::Refused(errno), true) => Some(format!("refused: errno {errno}")),
         (Outcome::Refused(errno), false) => Some(format!("removal refused: errno {errno}")),
         (Outcome::Foreign, _) => Some("not ours, left alone".to_string()),

@@ -1,4 +1,5 @@
-//! One whole node, sans-I/O: compute, reconcile, BGP and BFD behind one [`Input`] and one [`Output`].
+//! One whole node, sans-I/O: compute, reconcile, BGP, BFD and what it writes to the API server, behind one [`Input`] and
+//! one [`Output`].
 //!
 //! The daemon and the simulator are two thin drivers of the same [`Agent`]: `handle(now, input)`, then `poll()` until
 //! `None`, and `deadline()` says when a tick is wanted. Requests to a kernel are data too; [`serve`] carries one out
@@ -36,6 +37,7 @@
 extern crate alloc;
 
 mod agent;
+mod cleanup;
 mod inherited;
 mod io;
 mod lane;
@@ -45,10 +47,13 @@ mod text;
 mod view;
 
 pub use agent::Agent;
+pub use cleanup::{Cleanup, Removed};
 pub use fairway_bfd as bfd;
 pub use fairway_bgp as bgp;
-pub use fairway_compute::watched;
-pub use fairway_reconcile::Time;
+pub use fairway_compute::{HealthCheck, Owned, watched};
+pub use fairway_publish as publish;
+pub use fairway_reconcile::{Latency, Time};
 pub use io::{Applied, Batch, Input, Observation, Output};
 pub use serve::{Kernel, serve};
-pub use view::PlaneView;
+pub use text::Text;
+pub use view::{Announced, PlaneView};

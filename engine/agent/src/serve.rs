@@ -28,7 +28,7 @@ impl<B> Kernel for B where
 }
 
 /// Carries out a request on a kernel and returns the answer to feed back. `None` if the output is no request to a
-/// kernel: BGP's connections, BFD's packets and notices are the driver's own business.
+/// kernel: BGP's connections, BFD's packets, the API server and notices are the driver's own business.
 pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
     let input = match output {
         Output::Observe(plane) => Input::Observed(match plane {
@@ -52,7 +52,7 @@ pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
             Batch::Pod(ops) => Applied::Pod(backend.apply(&ops)),
             Batch::Ipvs(ops) => Applied::Ipvs(backend.apply(&ops)),
         }),
-        Output::Bgp(_) | Output::Bfd(_) | Output::Notice(_) => return None,
+        Output::Bgp(_) | Output::Bfd(_) | Output::Api(_) | Output::Notice(_) => return None,
     };
     Some(input)
 }

@@ -9,7 +9,8 @@ use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{AddrKey, Family, PodKey, Protocol, RouteKey, RuleKey, bgp, filter, ipvs};
 
 /// A key that can be shown.
-pub(crate) trait Text {
+pub trait Text {
+    /// In the words of the usual tools, as in notices.
     fn text(&self) -> String;
 }
 

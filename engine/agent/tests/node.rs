@@ -14,7 +14,7 @@ use fairway_desired::{
     AddrValue, Interface, KernelEvent, LinkKind, LinkValue, MAIN_TABLE, NextHop, OVERLAY_TABLE, Op, Outcome,
     PROTO_KUBE_ROUTER, PlaneId, RouteKey, RouteKind, RouteValue, Tunnel, ipvs,
 };
-use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
+use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, Overlay, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -39,6 +39,31 @@ fn built_up_in_rank_order_and_announced_last() {
     assert!(host.announced.iter().all(|(_, networks)| networks.is_empty()));
     assert!(host.networks().contains("10.0.0.1/32") && host.networks().contains("10.0.0.2/32"));
     assert_eq!(host.agent.parked(), []);
+}
+
+#[test]
+fn programming_latency_counts_changes_after_the_first_lists_from_their_arrival() {
+    let mut host = started(config(), Kernel::default(), &cluster());
+    let latency = |host: &Host| {
+        let planes = host.agent.planes();
+        let of = |id| planes.iter().find(|plane| plane.plane == id).map(|plane| plane.latency).unwrap();
+        (of(PlaneId::Ipvs), of(PlaneId::Addr))
+    };
+    assert!(latency(&host).0.is_empty(), "what was listed at first is no change");
+    host.now += Duration::from_secs(5);
+    host.agent.arrived(host.now - Duration::from_millis(3));
+    host.input([put(slice(1, &[1, 2, 7]))]);
+    let (ipvs, addr) = latency(&host);
+    // The endpoint is one of a cluster IP and of an external one.
+    assert_eq!((ipvs.len(), ipvs.sum(), addr.len()), (2, Duration::from_millis(6), 0));
+    // Another look at the kernel is nothing that was heard.
+    host.agent.resync();
+    host.drain();
+    assert_eq!(latency(&host).0.len(), 2);
+    let announced = host.agent.announced();
+    assert_eq!((announced.addresses, announced.withdrawn_addresses, announced.prefixes), (2, 0, 1));
+    host.input([del(&service(2, Scheduler::Rr))]);
+    assert_eq!(host.agent.announced().withdrawn_addresses, 1);
 }
 
 #[test]
@@ -226,6 +251,18 @@ fn inherited_routes_stay_until_sessions_had_their_chance() {
     // Nobody to wait for.
     let host = started(common::config(), kernel(), &cluster());
     assert!(!host.kernel.route.contains_key(&key));
+}
+
+#[test]
+fn a_kernel_without_tunnels_lacks_the_overlay_and_nothing_else() {
+    let config = NodeConfig { overlay: Some(Overlay { full: false, udp: true }), ..config() };
+    let kernel = Kernel { refuse_link: Some("gue/"), ..Kernel::default() };
+    let host = started(config, kernel, &cluster());
+    let notices: Vec<String> = host.agent.notices().map(ToString::to_string).collect();
+    let said =
+        |text: &&String| text.contains("link gue/5555/ipv4") && text.contains("module fou (for IPv6 fou6) is missing");
+    assert!(notices.iter().any(|text| said(&text)), "{notices:?}");
+    assert!(host.kernel.link.contains_key("kube-dummy-if") && host.kernel.ipvs.len() == 12, "{:?}", host.kernel.ipvs);
 }
 
 #[test]

@@ -4,16 +4,20 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::ops::Bound;
 
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{
-    Addr, Bgp, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Route, RouteKey, Rule, Sysctl, Table,
+    Addr, Bgp, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Protocol, Route, RouteKey, Rule, Sysctl,
+    Table,
 };
 use fairway_objects::{
     Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, RouterConfig, Service,
 };
 use ipnet::IpNet;
 
+use crate::health::{self, HealthCheck, HealthChecks};
 use crate::ledger::Ledger;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
@@ -96,6 +100,21 @@ pub struct Desired {
     pub bgp: Table<Bgp>,
 }
 
+/// A virtual server, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// Its key.
+    pub key: VirtualServerKey,
+    /// The service.
+    pub service: ObjectName,
+    /// The address that clients use, also behind a firewall mark.
+    pub address: IpAddr,
+    /// The port that clients use.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
 /// Notices by their source, and which of them were told.
 #[derive(Clone, Debug, Default)]
 struct Board {
@@ -168,6 +187,9 @@ pub struct Compute {
     /// Which services want a virtual server; the lowest has it.
     wanted: BTreeMap<VirtualServerKey, BTreeSet<Unit>>,
     wants_of: BTreeMap<Unit, BTreeSet<VirtualServerKey>>,
+    /// What stands behind a firewall mark.
+    marks: BTreeMap<VirtualServerKey, (IpAddr, u16, Protocol)>,
+    health: HealthChecks,
     board: Board,
     /// Kinds that were listed once.
     listed: BTreeSet<Kind>,
@@ -192,6 +214,8 @@ impl Compute {
             dirty: [Unit::Global].into(),
             wanted: BTreeMap::new(),
             wants_of: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            health: HealthChecks::default(),
             board: Board::default(),
             listed: BTreeSet::new(),
             stale: BTreeMap::new(),
@@ -478,10 +502,19 @@ impl Compute {
                 let service = self.state.services.get(name).filter(|s| s.created_s == *created_s).cloned();
                 let Some(service) = service else {
                     self.want(unit, BTreeSet::new());
+                    self.health.set(unit, None);
                     return Claims::default();
                 };
+                self.health.set(unit, health::render(&self.state, &service));
                 let rendered = service::render(&self.state, &service);
                 self.want(unit, rendered.wants.keys().cloned().collect());
+                for (key, want) in &rendered.wants {
+                    if matches!(key, VirtualServerKey::Mark { .. })
+                        && self.wanted.get(key).and_then(BTreeSet::first) == Some(unit)
+                    {
+                        self.marks.insert(key.clone(), (want.address, want.port, want.protocol));
+                    }
+                }
                 let winner = |key: &VirtualServerKey| -> Option<String> {
                     match self.wanted.get(key)?.first()? {
                         winner if winner == unit => None,
@@ -504,6 +537,7 @@ impl Compute {
             match units.first() {
                 None => {
                     self.wanted.remove(key);
+                    self.marks.remove(key);
                 }
                 // The next one takes over; the others have another winner to name.
                 Some(_) if had => self.dirty.extend(units.iter().cloned()),
@@ -533,6 +567,30 @@ impl Compute {
         self.ipvs.set(unit, claims.ipvs);
         self.bgp.set(unit, claims.bgp);
         self.board.unit(unit, claims.notices);
+    }
+
+    /// A number that grows when [`health_checks`](Self::health_checks) change.
+    pub const fn health_version(&self) -> u64 {
+        self.health.version()
+    }
+
+    /// Where load balancers ask for endpoints of `Local` services, as of the last flush. Until the cluster is known
+    /// there is no such place.
+    pub fn health_checks(&self) -> Vec<HealthCheck> {
+        if self.synced() { self.health.all() } else { Vec::new() }
+    }
+
+    /// Which service has which virtual server, as of the last flush, in the order of their keys and behind one of them.
+    pub fn owned(&self, after: Option<&VirtualServerKey>) -> impl Iterator<Item = Owned> + use<'_> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.wanted.range((from, Bound::Unbounded)).filter_map(|(key, units)| {
+            let Some(Unit::Service { name, .. }) = units.first() else { return None };
+            let (address, port, protocol) = match key {
+                VirtualServerKey::Address { address, port, protocol } => (*address, *port, *protocol),
+                VirtualServerKey::Mark { .. } => *self.marks.get(key)?,
+            };
+            Some(Owned { key: key.clone(), service: name.clone(), address, port, protocol })
+        })
     }
 
     /// The whole desired state as of the last flush.

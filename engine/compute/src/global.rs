@@ -37,7 +37,10 @@ pub(crate) fn set(name: &str, family: Family) -> Name {
 
 pub(crate) fn render(state: &State) -> Claims {
     let mut claims = Claims::default();
-    sysctls(state, &mut claims);
+    // Who only gives addresses leaves the kernel alone.
+    if state.config.run_router || state.config.run_service_proxy {
+        sysctls(state, &mut claims);
+    }
     if state.is_router() {
         return claims;
     }

@@ -13,6 +13,7 @@ extern crate alloc;
 mod compute;
 mod dsr;
 mod global;
+mod health;
 mod ledger;
 mod links;
 mod overlay;
@@ -22,6 +23,7 @@ mod service;
 mod state;
 mod unit;
 
-pub use compute::{Changes, Compute, Desired, Ops, watched};
+pub use compute::{Changes, Compute, Desired, Ops, Owned, watched};
+pub use health::HealthCheck;
 pub use overlay::overlay_overhead;
 pub use scratch::from_scratch;

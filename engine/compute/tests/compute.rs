@@ -264,6 +264,90 @@ fn direct_server_return_has_a_mark_and_no_address_on_the_node() {
 }
 
 #[test]
+fn every_virtual_server_has_an_owner_that_can_be_named() {
+    let mut compute = Compute::new(config());
+    let dsr = service("dsr", |s| {
+        (s.created_s, s.cluster_ips, s.external_ips) = (2, vec![ip("12.0.0.2")], vec![ip("10.0.0.3")]);
+        s.dsr_tunnel = true;
+        s.ports[0].port = 8080;
+    });
+    // Wants what the others have.
+    let late = service("late", |s| (s.created_s, s.external_ips) = (3, vec![ip("10.0.0.3")]));
+    feed(&mut compute, [node("n1", 1), service("web", |_| {}), dsr, slice("dsr", &[("11.0.1.5", "n1", READY)]), late]);
+    let owned = |compute: &Compute| -> Vec<String> {
+        compute.owned(None).map(|o| format!("{} {}:{} {:?}", o.service, o.address, o.port, o.protocol)).collect()
+    };
+    let wanted = [
+        "default/late 10.0.0.3:80 Tcp",
+        "default/dsr 10.0.0.3:8080 Tcp",
+        "default/web 12.0.0.1:80 Tcp",
+        "default/dsr 12.0.0.2:8080 Tcp",
+        "default/dsr 10.0.0.3:8080 Tcp",
+    ];
+    assert_eq!(owned(&compute), wanted);
+    // In pages, and as many as there are in the kernel or more.
+    let mut paged = vec![];
+    let mut after = None;
+    loop {
+        let Some(one) = compute.owned(after.as_ref()).next() else { break };
+        after = Some(one.key.clone());
+        paged.push(one);
+    }
+    assert_eq!(paged, compute.owned(None).collect::<Vec<_>>());
+    let all: BTreeSet<_> = paged.into_iter().map(|owned| owned.key).collect();
+    assert!(compute.desired().ipvs.keys().all(|key| all.contains(&key.server)));
+    compute.handle(Delta::Del(service("dsr", |_| {}).key()));
+    compute.handle(Delta::Del(service("web", |_| {}).key()));
+    compute.flush();
+    assert_eq!(owned(&compute), ["default/late 10.0.0.3:80 Tcp", "default/late 12.0.0.1:80 Tcp"]);
+}
+
+#[test]
+fn health_checks_count_ready_endpoints_of_this_node() {
+    let check = |s: &mut Service| {
+        (s.external_traffic_policy, s.health_check_node_port) = (TrafficPolicy::Local, Some(31000));
+    };
+    let checks = |objects: Vec<Object>| {
+        let mut compute = Compute::new(config());
+        feed(&mut compute, objects);
+        assert_eq!(compute.health_checks(), [], "not before all is known");
+        Kind::ALL.into_iter().for_each(|kind| compute.handle(Delta::Listed(kind)));
+        compute.flush();
+        let all = compute.health_checks();
+        all.iter().map(|c| format!("{} {} {}", c.port, c.service, c.local_endpoints)).collect::<Vec<_>>()
+    };
+    let endpoints = [
+        ("11.0.1.5", "n1", READY),
+        ("11.0.1.6", "n1", TERMINATING),
+        ("11.0.1.7", "n1", NOT_READY),
+        ("11.0.2.5", "n2", READY),
+    ];
+    let web = |change: fn(&mut Service)| vec![node("n1", 1), service("web", change), slice("web", &endpoints)];
+    assert_eq!(checks(web(|_| {})), <[&str; 0]>::default());
+    assert_eq!(checks(web(check)), ["31000 default/web 1"]);
+    assert_eq!(checks(web(|s| s.health_check_node_port = Some(31000))), <[&str; 0]>::default());
+    // The older of two has the port.
+    let mut two = web(check);
+    two.push(service("young", |s| {
+        check(s);
+        (s.created_s, s.cluster_ips) = (9, vec![ip("12.0.0.9")]);
+    }));
+    assert_eq!(checks(two), ["31000 default/web 1"]);
+    // Each change has a new number, and nothing else has.
+    let mut compute = Compute::new(config());
+    feed(&mut compute, web(check));
+    let version = compute.health_version();
+    feed(&mut compute, [slice("web", &[("11.0.1.5", "n1", READY), ("11.0.2.5", "n2", READY)])]);
+    assert_eq!(compute.health_version(), version);
+    feed(&mut compute, [slice("web", &[])]);
+    assert!(compute.health_version() > version);
+    compute.handle(Delta::Del(service("web", |_| {}).key()));
+    compute.flush();
+    Kind::ALL.into_iter().for_each(|kind| compute.handle(Delta::Listed(kind)));
+    assert_eq!(compute.health_checks(), []);
+}
+
+#[test]
 fn nothing_may_be_deleted_before_every_kind_was_listed() {
     let mut compute = Compute::new(config());
     for kind in [Kind::Node, Kind::Service] {

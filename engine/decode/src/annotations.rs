@@ -1,5 +1,8 @@
 //! kube-router's annotations on services.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use fairway_objects::{Advertise, Scheduler};
 
 use crate::reader::{Notices, Words, go_bool};
@@ -16,6 +19,8 @@ pub(crate) struct ServiceWords {
     pub(crate) local: bool,
     pub(crate) skip_lb_ips: bool,
     pub(crate) advertise: Advertise,
+    pub(crate) requested: Vec<IpAddr>,
+    pub(crate) sharing_key: Option<Arc<str>>,
 }
 
 const PREFIX: &str = "kube-router.io/service.";
@@ -81,6 +86,11 @@ pub(crate) fn service(words: &Words, notices: &mut Notices) -> ServiceWords {
         external_ip: advertise("advertise.externalip"),
         load_balancer_ip: advertise("advertise.loadbalancerip"),
     };
+    // Ours: kube-router gives the next free address, and each to one service.
+    let mut requested: Vec<IpAddr> = vec![];
+    for text in get("loadbalancer.ips").into_iter().flat_map(|list| list.split(',')).filter(|t| !t.trim().is_empty()) {
+        requested.extend(notices.parse::<IpAddr>(at("loadbalancer.ips"), text, "an IP address"));
+    }
     ServiceWords {
         scheduler,
         fallback,
@@ -92,5 +102,7 @@ pub(crate) fn service(words: &Words, notices: &mut Notices) -> ServiceWords {
         local,
         skip_lb_ips: get("skiplbips").is_some(),
         advertise,
+        requested,
+        sharing_key: get("loadbalancer.sharing-key").filter(|key| !key.is_empty()).map(Into::into),
     }
 }

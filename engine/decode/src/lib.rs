@@ -1,4 +1,4 @@
-//! Kubernetes JSON to fairway objects.
+//! Kubernetes JSON to fairway objects, and what is written to the API server as JSON ([`writes`]).
 //!
 //! [`decode`] reads one object as the API server gives it and returns a [`Delta`]. A structural mistake (a text where a
 //! number belongs) makes the object [`Delta::Invalid`], with a notice that names the field path. A value that cannot be
@@ -15,6 +15,7 @@ mod endpoint_slice;
 mod node;
 mod reader;
 mod service;
+pub mod writes;
 
 pub use documents::{Document, DocumentError, documents};
 pub use node::base64;

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairway_objects::{Object, ObjectKey, Protocol, Service, ServicePort, ServiceType, TrafficPolicy};
+use fairway_objects::{
+    FamilyPolicy, LoadBalancerWish, Object, ObjectKey, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
+};
 use k8s_openapi::api::core::v1 as api;
 use serde_json::Value;
 
@@ -87,15 +89,14 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
     let cluster_ips = addresses(&mut notices, "spec.clusterIPs", &cluster);
     let external_ips = addresses(&mut notices, "spec.externalIPs", &spec.external_ips.unwrap_or_default());
     let ingress = object.status.and_then(|s| s.load_balancer).and_then(|l| l.ingress).unwrap_or_default();
-    let mut load_balancer_ips = vec![];
+    let (mut load_balancer_ips, mut proxied_ips) = (vec![], vec![]);
     for (i, entry) in ingress.into_iter().enumerate() {
         // With mode Proxy the load balancer itself is the destination.
-        if entry.ip_mode.as_deref() == Some("Proxy") {
-            continue;
-        }
+        let proxy = entry.ip_mode.as_deref() == Some("Proxy");
         if let Some(text) = entry.ip.filter(|ip| !ip.is_empty()) {
             let field = format!("status.loadBalancer.ingress[{i}].ip");
-            load_balancer_ips.extend(notices.parse::<IpAddr>(field, &text, "an IP address"));
+            let list = if proxy { &mut proxied_ips } else { &mut load_balancer_ips };
+            list.extend(notices.parse::<IpAddr>(field, &text, "an IP address"));
         }
     }
     let affinity = spec.session_affinity.as_deref();
@@ -123,6 +124,26 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
     let labels = object.metadata.labels.unwrap_or_default();
     let words = object.metadata.annotations.unwrap_or_default();
     let read = annotations::service(&words, &mut notices);
+    let asked = spec.load_balancer_ip.filter(|text| !text.is_empty());
+    let asked = asked.and_then(|text| notices.parse::<IpAddr>("spec.loadBalancerIP", &text, "an IP address"));
+    let mut requested = read.requested;
+    requested.extend(asked.filter(|ip| !requested.contains(ip)));
+    let wish = LoadBalancerWish {
+        class: spec.load_balancer_class.filter(|class| !class.is_empty()).map(Into::into),
+        // An API server always says; otherwise the cluster IPs tell.
+        ipv6: match spec.ip_families {
+            Some(families) if !families.is_empty() => families.iter().map(|family| family == "IPv6").collect(),
+            _ => cluster_ips.iter().map(IpAddr::is_ipv6).collect(),
+        },
+        policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::Prefer,
+            Some("RequireDualStack") => FamilyPolicy::Require,
+            _ => FamilyPolicy::Single,
+        },
+        requested,
+        sharing_key: read.sharing_key,
+        proxied_ips,
+    };
     let health = spec.health_check_node_port.filter(|p| *p != 0);
     let service = Service {
         name: key.name.clone(),
@@ -147,6 +168,7 @@ pub(crate) fn read(value: &Value, key: &ObjectKey) -> Read {
         local: read.local,
         skip_lb_ips: read.skip_lb_ips,
         advertise: read.advertise,
+        wish,
     };
     Ok((Object::Service(Arc::new(service)), notices.list))
 }

@@ -168,6 +168,19 @@ impl Default for RouterSessions {
     }
 }
 
+/// `--run-loadbalancer` and its companions: this daemon may give addresses to services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerConfig {
+    /// `--loadbalancer-default-class`: services without a class are ours as well.
+    pub default_class: bool,
+    /// `--loadbalancer-sync-period` in ms: how often everything is looked at again, and what was refused tried again.
+    pub sync_period_ms: u64,
+    /// `POD_NAMESPACE`: where the Lease is.
+    pub lease_namespace: Arc<str>,
+    /// `POD_NAME`: who we are in the election.
+    pub identity: Arc<str>,
+}
+
 /// What this daemon is on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -261,6 +274,10 @@ pub struct NodeConfig {
     pub load_balancer_ip_range: Vec<IpNet>,
     /// `--strict-external-ip-validation`
     pub strict_external_ip_validation: bool,
+    /// `--run-loadbalancer`
+    pub load_balancer: Option<LoadBalancerConfig>,
+    /// Notices about Kubernetes' objects become Events: there is an API server that takes them.
+    pub events: bool,
 }
 
 impl NodeConfig {
@@ -303,6 +320,8 @@ impl NodeConfig {
             service_external_ip_range: vec![],
             load_balancer_ip_range: vec![],
             strict_external_ip_validation: true,
+            load_balancer: None,
+            events: false,
         }
     }
 

@@ -19,8 +19,8 @@ mod pod;
 mod service;
 
 pub use config::{
-    BfdConfig, BgpPeer, BgpPeerRange, GracefulRestart, NodeConfig, Overlay, PeerOptions, Role, RouterConfig,
-    RouterIdSource, RouterPeer, RouterSessions,
+    BfdConfig, BgpPeer, BgpPeerRange, GracefulRestart, LoadBalancerConfig, NodeConfig, Overlay, PeerOptions, Role,
+    RouterConfig, RouterIdSource, RouterPeer, RouterSessions,
 };
 pub use delta::{Delta, Object};
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice};
@@ -28,4 +28,6 @@ pub use key::{Kind, ObjectKey, ObjectName};
 pub use node::{Namespace, Node, Reflector};
 pub use notice::{Notice, NoticeChange, Subject};
 pub use pod::Pod;
-pub use service::{Advertise, Protocol, Scheduler, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use service::{
+    Advertise, FamilyPolicy, LoadBalancerWish, Protocol, Scheduler, Service, ServicePort, ServiceType, TrafficPolicy,
+};

@@ -91,6 +91,35 @@ pub struct Advertise {
     pub load_balancer_ip: Option<bool>,
 }
 
+/// `spec.ipFamilyPolicy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FamilyPolicy {
+    /// One family.
+    #[default]
+    Single,
+    /// Both where the cluster has both.
+    Prefer,
+    /// Both.
+    Require,
+}
+
+/// What a service says of the addresses that a load balancer gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancerWish {
+    /// `spec.loadBalancerClass`; `None`: whoever feels responsible.
+    pub class: Option<Arc<str>>,
+    /// `spec.ipFamilies`: whether each is IPv6, the primary family first.
+    pub ipv6: Vec<bool>,
+    /// `spec.ipFamilyPolicy`
+    pub policy: FamilyPolicy,
+    /// `spec.loadBalancerIP` and `kube-router.io/service.loadbalancer.ips` (ours): the addresses it asks for.
+    pub requested: Vec<IpAddr>,
+    /// `kube-router.io/service.loadbalancer.sharing-key` (ours): services with the same key may have one address.
+    pub sharing_key: Option<Arc<str>>,
+    /// `status.loadBalancer.ingress[].ip` where `ipMode` is `Proxy`.
+    pub proxied_ips: Vec<IpAddr>,
+}
+
 /// `v1/Service`, with kube-router's annotations already read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -140,4 +169,6 @@ pub struct Service {
     pub skip_lb_ips: bool,
     /// `kube-router.io/service.advertise.*`
     pub advertise: Advertise,
+    /// What it says of addresses of type LoadBalancer that are to be given to it.
+    pub wish: LoadBalancerWish,
 }

@@ -10,12 +10,14 @@
 extern crate alloc;
 
 mod config;
+mod latency;
 mod reconciler;
 mod request;
 mod stats;
 mod tracker;
 
 pub use config::{Config, Time};
+pub use latency::Latency;
 pub use reconciler::{Owner, Reconciler};
 pub use request::{Allow, Hold, Input, Request};
 pub use stats::Stats;

@@ -6,7 +6,7 @@ use core::{fmt, mem};
 use fairway_desired::{Fault, Op, Outcome, Plane, Table};
 use oorandom::Rand32;
 
-use crate::{Allow, Config, Input, Request, Stats, Time, Tracker};
+use crate::{Allow, Config, Input, Latency, Request, Stats, Time, Tracker};
 
 /// So many faults in a row are worth reporting; fewer happen on a healthy machine.
 const REPEATED: u32 = 3;
@@ -65,6 +65,9 @@ pub struct Reconciler<P: Plane> {
     /// Most ops per transaction at present.
     transaction_max: usize,
     stats: Stats,
+    /// When the cause of a change was heard of that is not done yet.
+    heard: BTreeMap<P::Key, Time>,
+    latency: Latency,
 }
 
 /// Whether an entry is ours.
@@ -129,6 +132,8 @@ impl<P: Plane> Reconciler<P> {
             fault: None,
             transaction_max: config.batch_max.max(1),
             stats: Stats::default(),
+            heard: BTreeMap::new(),
+            latency: Latency::default(),
         }
     }
 
@@ -143,11 +148,22 @@ impl<P: Plane> Reconciler<P> {
 
     /// Changes what should be.
     pub fn desire(&mut self, op: Op<P>) {
+        self.desire_since(op, None);
+    }
+
+    /// Changes what should be, because of something that was heard of then. How long it takes until it is so is counted
+    /// in [`latency`](Self::latency); of several changes of one key the time of the first counts.
+    pub fn desire_since(&mut self, op: Op<P>, heard: Option<Time>) {
         let key = op.key().clone();
         if self.tracker.set_desired(op) {
             // What the kernel said about the old value says nothing about the new one.
             self.forget_trouble(&key);
             self.refresh(&key);
+            if self.tracker.in_sync(&key) {
+                self.heard.remove(&key);
+            } else if let Some(heard) = heard {
+                self.heard.entry(key).or_insert(heard);
+            }
         }
     }
 
@@ -349,6 +365,11 @@ impl<P: Plane> Reconciler<P> {
         self.stats
     }
 
+    /// How long changes took that somebody heard of ([`desire_since`](Self::desire_since)).
+    pub const fn latency(&self) -> Latency {
+        self.latency
+    }
+
     /// Why the plane as a whole does not work at present: no permission, no such feature in this kernel, or lost and
     /// interrupted calls again and again. Such a plane is tried again slowly.
     pub fn fault(&self) -> Option<&Fault> {
@@ -405,6 +426,7 @@ impl<P: Plane> Reconciler<P> {
                 trouble.wait = Wait::Over;
             }
         }
+        self.heard.retain(|key, _| !self.tracker.in_sync(key));
         // Everything may have changed, and these sets must not keep what is right now.
         let mut keys: BTreeSet<P::Key> = self.tracker.puts().map(|(key, _)| key.clone()).collect();
         keys.extend(self.tracker.deletes().cloned());
@@ -435,16 +457,28 @@ impl<P: Plane> Reconciler<P> {
                     self.tracker.set_actual(&key, stands.then_some(value));
                     self.forget_trouble(&key);
                     self.refresh(&key);
+                    self.acknowledged(now, &key);
                 }
                 (Op::Del(key), Outcome::Done | Outcome::Gone) => {
                     self.tracker.set_actual(&key, None);
                     self.forget_trouble(&key);
                     self.refresh(&key);
+                    self.acknowledged(now, &key);
                 }
                 // A put cannot be gone. Whatever that means, the entry is not there.
                 (op, Outcome::Gone) => self.busy(now, &op, None),
                 (op, outcome) => self.not_applied(now, &op, outcome),
             }
+        }
+    }
+
+    /// The kernel says that an op is done. A newer value of the key is another matter.
+    fn acknowledged(&mut self, now: Time, key: &P::Key) {
+        if !self.heard.is_empty()
+            && self.tracker.in_sync(key)
+            && let Some(heard) = self.heard.remove(key)
+        {
+            self.latency.observe(now.saturating_sub(heard));
         }
     }
 
@@ -504,6 +538,8 @@ impl<P: Plane> Reconciler<P> {
                 self.observe_at = self.observe_at.min(soon);
             }
             self.set_trouble(key, Trouble { outcome, failures: 1, wait: Wait::Parked });
+            // It may stand for days: that is a parked key, not a slow kernel.
+            self.heard.remove(key);
         }
         self.refresh(key);
     }

@@ -383,3 +383,46 @@ fn a_key_that_becomes_free_is_tried_again_at_once_and_one_that_is_taken_is_looke
     reconciler.foreign(START, &2);
     assert_eq!(reconciler.poll(START, Allow::ALL), Some(Request::Apply(vec![Op::Put(2, 1)])));
 }
+
+#[test]
+fn programming_latency_runs_from_the_first_cause_to_the_kernels_word() {
+    let ms = Duration::from_millis;
+    let mut reconciler = warm(Config { resync: Duration::from_secs(100_000), ..config() }, &[(2, 1)]);
+    // Not because of anything that was heard: not counted.
+    reconciler.desire(Op::Put(2, 1));
+    reconciler.desire(Op::Put(4, 1));
+    reconciler.desire_since(Op::Put(6, 1), Some(ms(100)));
+    reconciler.desire_since(Op::Put(6, 2), Some(ms(107)));
+    // Undone before it was done.
+    reconciler.desire_since(Op::Put(2, 3), Some(ms(50)));
+    reconciler.desire_since(Op::Put(2, 1), Some(ms(60)));
+    reconciler.desire_since(Op::Put(8, BAD), Some(ms(100)));
+    let asked = reconciler.poll(ms(108), Allow::ALL);
+    assert_eq!(asked, Some(Request::Apply(vec![Op::Put(4, 1), Op::Put(6, 2), Op::Put(8, BAD)])));
+    // A change of what is under way counts by itself, from the same cause.
+    reconciler.desire_since(Op::Put(6, 3), Some(ms(109)));
+    let outcomes = vec![Outcome::Done, Outcome::Done, Outcome::Refused(EINVAL)];
+    reconciler.handle(ms(110), Input::Applied(Ok(outcomes)));
+    assert!(reconciler.latency().is_empty(), "the newest value is not in place");
+    assert_eq!(reconciler.poll(ms(110), Allow::ALL), Some(Request::Apply(vec![Op::Put(6, 3)])));
+    reconciler.handle(ms(120), Input::Applied(Ok(vec![Outcome::Done])));
+    let latency = reconciler.latency();
+    assert_eq!((latency.len(), latency.sum()), (1, ms(20)));
+    let buckets: Vec<(Duration, u64)> =
+        latency.buckets().filter(|(bound, _)| (ms(10)..=ms(25)).contains(bound)).collect();
+    assert_eq!(buckets, [(ms(10), 0), (ms(25), 1)]);
+    assert_eq!(latency.buckets().last().map(|(_, count)| count), Some(1));
+    // What was refused is parked, not slow.
+    reconciler.desire(Op::Put(8, 1));
+    assert_eq!(reconciler.poll(ms(120), Allow::ALL), Some(Request::Apply(vec![Op::Put(8, 1)])));
+    reconciler.handle(ms(9000), Input::Applied(Ok(vec![Outcome::Done])));
+    assert_eq!(reconciler.latency().len(), 1);
+    // A deletion, and one that takes longer than the last bound.
+    assert_eq!(reconciler.poll(ms(9_999), Allow::ALL), Some(Request::Observe), "because of the refusal");
+    reconciler.handle(ms(9_999), Input::Observed(Ok([(2, 1), (4, 1), (6, 3), (8, 1)].into())));
+    reconciler.desire_since(Op::Del(8), Some(ms(10_000)));
+    assert_eq!(reconciler.poll(ms(10_000), Allow::ALL), Some(Request::Apply(vec![Op::Del(8)])));
+    reconciler.handle(ms(100_000), Input::Applied(Ok(vec![Outcome::Done])));
+    let latency = reconciler.latency();
+    assert_eq!((latency.len(), latency.buckets().last().map(|(_, count)| count)), (2, Some(1)));
+}

@@ -5,10 +5,11 @@
 //! `PUT /fairway/misbehave`, `POST /fairway/compact` (history is forgotten, watches get 410) and
 //! `POST /fairway/disconnect` (watches are cut).
 //!
-//! Deliberately not here: what a cluster does by itself (`sim/api`), authorisation, admission, custom resources. Start
-//! reading at [`Server`]; a request goes through `server` (connection), `request` (what is asked) and `rest` (what is
+//! Deliberately not here: what a cluster does by itself (`sim/api`), admission, custom resources. Start reading
+//! at [`Server`]; a request goes through `server` (connection), `request` (what is asked) and `rest` (what is
 //! done), a watch through `watch`.
 
+mod authorize;
 mod events;
 mod kubeconfig;
 mod lists;
@@ -27,6 +28,7 @@ mod tls;
 mod types;
 mod watch;
 
+pub use authorize::ServiceAccount;
 pub use kubeconfig::kubeconfig;
 pub use misbehave::{Misbehaviour, UnknownMisbehaviour};
 pub use server::{Kubelets, Options, Running, Server};

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::authorize::{ServiceAccount, authorize};
 use crate::misbehave::Misbehaviour;
 use crate::request::{Form, Query};
 use crate::rest::{Answer, Call};
@@ -52,8 +53,10 @@ pub enum Kubelets {
 pub struct Options {
     /// Who runs the pods.
     pub kubelets: Kubelets,
-    /// Without this bearer token requests are refused. kubectl sends one only with TLS.
+    /// Without this bearer token, or one of `service_accounts`, requests are refused. kubectl sends one only with TLS.
     pub token: Option<String>,
+    /// Who else may send requests, and what, as the cluster's roles and bindings say.
+    pub service_accounts: Vec<ServiceAccount>,
     /// Speaks TLS.
     pub tls: Option<Tls>,
     /// How many changes of each kind are remembered for watches.
@@ -69,6 +72,7 @@ impl Default for Options {
         Options {
             kubelets: Kubelets::Simulated,
             token: None,
+            service_accounts: vec![],
             tls: None,
             history: 10_000,
             bookmark: Duration::from_secs(10),
@@ -430,14 +434,25 @@ fn about_itself(path: &str) -> bool {
     matches!(path, "/healthz" | "/livez" | "/readyz" | "/version") || path.starts_with("/fairway/")
 }
 
+/// Whether who sent a request may do so.
+fn permitted(inner: &Inner, request: &Request<Incoming>, path: &str) -> Result<(), Refusal> {
+    let token = header(request, &AUTHORIZATION).strip_prefix("Bearer ");
+    if let Some(account) = inner.options.service_accounts.iter().find(|account| token == Some(&account.token)) {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        return authorize(&inner.api(), account, request.method(), path, &query);
+    }
+    match &inner.options.token {
+        Some(wanted) if token != Some(wanted) => Err(Refusal::new(401, "Unauthorized", "Unauthorized")),
+        _ => Ok(()),
+    }
+}
+
 async fn answer(inner: &Arc<Inner>, request: Request<Incoming>) -> Result<Response<Content>, Cut> {
     let mood = inner.misbehaviour();
     let path = request.uri().path().to_string();
     if !about_itself(&path) {
-        if let Some(token) = &inner.options.token
-            && header(&request, &AUTHORIZATION).strip_prefix("Bearer ") != Some(token)
-        {
-            return Ok(refuse(&Refusal::new(401, "Unauthorized", "Unauthorized")));
+        if let Err(refusal) = permitted(inner, &request, &path) {
+            return Ok(refuse(&refusal));
         }
         if !mood.slow.is_zero() {
             tokio::time::sleep(mood.slow).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Cluster, NODE, Reply, Watch, call, config_map};
 use fairway_api::Output;
-use fairway_apiserver::{Kubelets, Misbehaviour, Options};
+use fairway_apiserver::{Kubelets, Misbehaviour, Options, ServiceAccount};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -377,6 +377,84 @@ fn a_token_is_asked_for() {
     refused(&cluster.call("GET", MAPS, &[("Authorization", "Bearer wrong")], ""), 401, "Unauthorized");
     cluster.call("GET", MAPS, &[("Authorization", "Bearer secret")], "").ok(200);
     assert_eq!(cluster.get("/healthz").code, 200);
+}
+
+#[test]
+fn a_service_account_may_do_what_its_roles_say() {
+    let account = ServiceAccount { namespace: "default".into(), name: "robot".into(), token: "robot".into() };
+    let options = Options { token: Some("admin".into()), service_accounts: vec![account], ..Options::default() };
+    let cluster = Cluster::start(options);
+    let send = |token: &str, method: &str, path: &str, body: &Value| {
+        let bearer = format!("Bearer {token}");
+        let patch = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        cluster.call(method, path, &[("Authorization", &bearer), ("Content-Type", patch)], &body)
+    };
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule = |verbs: Value, groups: Value, resources: Value| json!({"verbs": verbs, "apiGroups": groups, "resources": resources});
+    let mut one = rule(json!(["get", "update", "create"]), json!([""]), json!(["configmaps"]));
+    one["resourceNames"] = json!(["mine"]);
+    let subjects = json!([{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}]);
+    let everybody =
+        json!([{"kind": "Group", "name": "system:serviceaccounts", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let group = "rbac.authorization.k8s.io";
+    let objects = [
+        (
+            format!("{rbac}/clusterroles"),
+            json!({"metadata": {"name": "reader"}, "rules": [rule(json!(["list", "watch"]), json!([""]), json!(["nodes", "services/status"]))]}),
+        ),
+        (
+            format!("{rbac}/clusterrolebindings"),
+            json!({"metadata": {"name": "reader"}, "subjects": subjects, "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "reader"}}),
+        ),
+        (
+            format!("{rbac}/namespaces/default/roles"),
+            json!({"metadata": {"name": "one"}, "rules": [one, rule(json!(["*"]), json!(["apps"]), json!(["*"]))]}),
+        ),
+        (
+            format!("{rbac}/namespaces/default/rolebindings"),
+            json!({"metadata": {"name": "one"}, "subjects": everybody, "roleRef": {"apiGroup": group, "kind": "Role", "name": "one"}}),
+        ),
+    ];
+    for (path, object) in &objects {
+        send("admin", "POST", path, object).ok(201);
+    }
+    send("admin", "POST", MAPS, &config_map("mine", "1")).ok(201);
+    send("admin", "POST", MAPS, &config_map("other", "1")).ok(201);
+    let mine = format!("{MAPS}/mine");
+    let cases = [
+        ("GET", "/api/v1/nodes", Value::Null, 200),
+        ("GET", "/api/v1/nodes/a", Value::Null, 403),
+        ("GET", "/api/v1/services", Value::Null, 403),
+        ("GET", "/apis", Value::Null, 200),
+        ("GET", "/api/v1", Value::Null, 200),
+        ("GET", mine.as_str(), Value::Null, 200),
+        ("PUT", mine.as_str(), config_map("mine", "2"), 200),
+        ("PATCH", mine.as_str(), json!({}), 403),
+        ("DELETE", mine.as_str(), Value::Null, 403),
+        ("GET", &format!("{MAPS}/other"), Value::Null, 403),
+        ("GET", MAPS, Value::Null, 403),
+        // A name does not restrict what has none yet.
+        ("POST", MAPS, config_map("mine", "3"), 403),
+        ("GET", "/apis/apps/v1/namespaces/default/deployments", Value::Null, 200),
+        ("GET", "/apis/apps/v1/deployments", Value::Null, 403),
+        ("GET", "/apis/apps/v1/namespaces/kube-system/deployments", Value::Null, 403),
+    ];
+    for (method, path, body, code) in cases {
+        let reply = send("robot", method, path, &body);
+        assert_eq!(reply.code, code, "{method} {path}: {}", reply.body);
+    }
+    let reply = send("robot", "GET", MAPS, &Value::Null);
+    refused(&reply, 403, "Forbidden");
+    assert_eq!(
+        text(&reply.json(), "/message"),
+        "configmaps is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"configmaps\" in \
+         API group \"\" in the namespace \"default\""
+    );
+    // A role that goes takes its rights along.
+    send("admin", "DELETE", &format!("{rbac}/clusterroles/reader"), &Value::Null).ok(200);
+    refused(&send("robot", "GET", "/api/v1/nodes", &Value::Null), 403, "Forbidden");
+    refused(&send("nobody", "GET", "/api/v1/nodes", &Value::Null), 401, "Unauthorized");
 }
 
 #[test]

@@ -257,7 +257,9 @@ impl Lab {
         if let Some(foreign) = host.foreign.take() {
             match how {
                 Command::Shutdown => foreign.terminate(),
-                Command::Kill | Command::Input(_) | Command::Ask(_) | Command::Watches(_) => drop(foreign),
+                Command::Kill | Command::Input(_) | Command::Ask(_) | Command::Watches(_) | Command::Writes(_) => {
+                    drop(foreign)
+                }
             }
             return true;
         }

@@ -72,7 +72,7 @@ impl Pods {
         let (spaces, node) = (Arc::clone(&self.spaces), node.to_string());
         Arc::new(move || {
             let spaces = spaces.lock().unwrap_or_else(|e| e.into_inner());
-            spaces.get(&node).into_iter().flat_map(|pods| pods.values().cloned()).collect()
+            Ok(spaces.get(&node).into_iter().flat_map(|pods| pods.values().cloned()).collect())
         })
     }
 

@@ -7,6 +7,7 @@
 mod cluster;
 mod config;
 mod views;
+mod writes;
 
 pub use cluster::Cluster;
 pub use config::{ConfigError, Configure, router_config};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairway_agent::{Agent, Input, Output};
+use fairway_agent::{Agent, Input, Output, publish};
 use fairway_api::WatcherId;
 use fairway_bgp as bgp;
 use fairway_desired::{Interface, KernelEvent, PlaneId, Protocol};
@@ -24,6 +24,12 @@ use crate::{DAEMON, HostIx, Time};
 
 /// How long a kernel request takes until its answer is handled, in microseconds; drawn from the seed.
 const KERNEL_LATENCY_US: (u32, u32) = (50, 500);
+
+/// How long a request to the API server takes to arrive there, and its answer to come back; drawn from the seed.
+const API_LATENCY: (Time, Time) = (Time::from_micros(500), Time::from_millis(3));
+
+/// How long it takes to see that the API server does not answer.
+const API_TIMEOUT: Time = Time::from_secs(5);
 
 /// How long it takes until an agent hears what its kernel says.
 const KERNEL_EVENT: Time = Time::from_micros(100);
@@ -66,6 +72,8 @@ pub(crate) struct Host {
     /// Source port of the next load connection; ports are used in turn, so that none comes back soon.
     pub(crate) next_port: u16,
     tick: Option<Ticket>,
+    /// Its requests do not reach the API server.
+    pub(crate) partitioned: bool,
     /// Its interfaces, as its agent was told.
     told: BTreeMap<Arc<str>, Interface>,
     /// Name of its interface on each LAN.
@@ -90,6 +98,7 @@ impl Host {
             passwords: BTreeMap::new(),
             next_port: crate::clients::EPHEMERAL.0,
             tick: None,
+            partitioned: false,
             told: BTreeMap::new(),
             links: BTreeMap::new(),
         }
@@ -105,6 +114,8 @@ pub(crate) enum Event {
     Tick { host: HostIx, generation: u32 },
     /// The API server's deadline.
     Api,
+    /// An agent's request reaches the API server.
+    ApiRequest { host: HostIx, generation: u32, request: Box<publish::Request> },
     /// A SYN is sent (again).
     Syn { tcp: u64, attempt: usize },
     /// A segment arrives.
@@ -187,6 +198,23 @@ impl World {
             .collect()
     }
 
+    /// The agent of a host; `None` if none runs.
+    pub fn agent(&self, host: &str) -> Option<&Agent> {
+        self.names.get(host).and_then(|host| self.hosts[*host].agent.as_ref())
+    }
+
+    /// The API server with what stands in it.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// From now on requests of a host's agent reach the API server, or do not. Its watches go on.
+    pub fn partition(&mut self, host: &str, partitioned: bool) {
+        if let Some(host) = self.names.get(host) {
+            self.hosts[*host].partitioned = partitioned;
+        }
+    }
+
     pub(crate) fn add_host(&mut self, name: &str, role: Role) -> HostIx {
         let id = self.fabric.add_host(name);
         let index = self.hosts.len();
@@ -227,6 +255,13 @@ impl World {
                 self.cluster.api.handle(now);
                 self.drain_api();
             }
+            Event::ApiRequest { host, generation, request } => {
+                self.hash.event(now, 9, host as u64, generation.into());
+                let answer = self.cluster.serve(now, &request);
+                let delay = self.draw(API_LATENCY);
+                self.send_agent_of(host, generation, delay, Input::Api(answer));
+                self.drain_api();
+            }
             Event::Syn { tcp, attempt } => self.tcp_syn(tcp, attempt),
             Event::Segment { tcp, direction } => {
                 self.hash.event(now, 4, tcp, direction as u64);
@@ -261,7 +296,9 @@ impl World {
         let now = self.queue.now();
         let state = &mut self.hosts[host];
         state.generation += 1;
-        state.agent = Some(Agent::new(config, seed));
+        // There is an API server, which takes Events.
+        let events = state.role == Role::Node;
+        state.agent = Some(Agent::new(NodeConfig { events, ..config }, seed));
         state.notices = state.flag_notices.iter().cloned().collect();
         if state.role == Role::Node {
             let name = state.name.clone();
@@ -351,7 +388,7 @@ impl World {
                     let about_pods = match &output {
                         Output::Observe(plane) => *plane == PlaneId::Pod,
                         Output::Apply(batch) => batch.plane() == PlaneId::Pod,
-                        Output::Bgp(_) | Output::Bfd(_) | Output::Notice(_) => false,
+                        Output::Bgp(_) | Output::Bfd(_) | Output::Api(_) | Output::Notice(_) => false,
                     };
                     let pods = if about_pods { self.pods_of(host) } else { vec![] };
                     let mut kernel = NodeKernel { node: self.hosts[host].id, fabric: &mut self.fabric, pods };
@@ -363,6 +400,7 @@ impl World {
                 }
                 Output::Bgp(output) => self.bgp_output(host, output),
                 Output::Bfd(output) => self.bfd_output(host, output),
+                Output::Api(request) => self.api_request(host, request),
                 Output::Notice(NoticeChange::Raised(notice)) => {
                     self.hosts[host].notices.insert(notice);
                 }
@@ -381,6 +419,27 @@ impl World {
             let at = at.max(now + Time::from_micros(1));
             state.tick = Some(self.queue.at(at, Event::Tick { host, generation: state.generation }));
         }
+    }
+
+    /// What an agent says to the API server is on its way, also when the agent ends meanwhile.
+    fn api_request(&mut self, host: HostIx, request: publish::Request) {
+        let generation = self.hosts[host].generation;
+        if self.hosts[host].partitioned {
+            let reason = "no answer".to_string();
+            let refused = publish::Refusal::Unreachable { reason, after: None };
+            let answer = match request {
+                publish::Request::ReadLease(_) | publish::Request::WriteLease(_) => {
+                    publish::Answer::Lease(Err(refused))
+                }
+                publish::Request::Ingress(write) => {
+                    publish::Answer::Ingress { service: write.service.name.clone(), result: Err(refused) }
+                }
+                publish::Request::Event(event) => publish::Answer::Event { name: event.name, result: Err(refused) },
+            };
+            return self.send_agent_of(host, generation, API_TIMEOUT, Input::Api(answer));
+        }
+        let delay = self.draw(API_LATENCY);
+        self.queue.after(delay, Event::ApiRequest { host, generation, request: Box::new(request) });
     }
 
     fn bgp_output(&mut self, host: HostIx, output: bgp::Output) {

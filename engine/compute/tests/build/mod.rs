@@ -86,6 +86,7 @@ pub(crate) fn service(name: &str, change: impl FnOnce(&mut Service)) -> Object {
         local: false,
         skip_lb_ips: false,
         advertise: Advertise::default(),
+        wish: LoadBalancerWish::default(),
     };
     change(&mut service);
     Object::Service(Arc::new(service))
