@@ -260,10 +260,11 @@ impl Ear<'_> {
         let old = self.states.get(&index).map(|state| state.name.clone());
         // A tunnel of ours that somebody sets down or deletes takes its routes with it. What one is made by is found when
         // the plane is read.
-        if let Some(state) = self.states.get(&index).filter(|state| state.up && Tunnel::may_be(&state.name)) {
-            if heard.kind != kind::DEL_LINK && !message.header.flags.contains(LinkFlags::Up) {
-                self.fallen.insert(index, state.name.clone());
-            }
+        if heard.kind != kind::DEL_LINK
+            && !message.header.flags.contains(LinkFlags::Up)
+            && let Some(state) = self.states.get(&index).filter(|state| state.up && Tunnel::may_be(&state.name))
+        {
+            self.fallen.insert(index, state.name.clone());
         }
         if heard.kind == kind::DEL_LINK {
             // Before a deletion the kernel sets it down.
