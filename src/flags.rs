@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -86,7 +87,7 @@ const FLAGS: &[Flag] = &[
     ("advertise-external-ip", Syntax::Bool, "false", Works),
     ("advertise-loadbalancer-ip", Syntax::Bool, "false", Works),
     ("advertise-pod-cidr", Syntax::Bool, "true", Works),
-    ("auto-mtu", Syntax::Bool, "true", Process),
+    ("auto-mtu", Syntax::Bool, "true", Works),
     ("bfd-desired-min-tx-interval", Syntax::Number(1, 4_294_967), "1000", Works),
     ("bfd-detection-multiplier", Syntax::Number(1, 255), "3", Works),
     ("bfd-port", Syntax::Number(1, 65535), "3784", Works),
@@ -110,13 +111,13 @@ const FLAGS: &[Flag] = &[
     ("disable-source-dest-check", Syntax::Bool, "true", Process),
     ("dry-run", Syntax::Bool, "false", Process),
     ("enable-bfd", Syntax::Bool, "false", Works),
-    ("enable-cni", Syntax::Bool, "true", Process),
+    ("enable-cni", Syntax::Bool, "true", Works),
     ("enable-ibgp", Syntax::Bool, "true", Works),
     ("enable-ipv4", Syntax::Bool, "true", Works),
     ("enable-ipv6", Syntax::Bool, "false", Works),
     ("enable-overlay", Syntax::Bool, "true", Works),
-    ("enable-pod-egress", Syntax::Bool, "true", Only("false")),
-    ("enable-pprof", Syntax::Bool, "false", Process),
+    ("enable-pod-egress", Syntax::Bool, "true", Works),
+    ("enable-pprof", Syntax::Bool, "false", Works),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
     ("from-kube-router", Syntax::Bool, "false", Process),
     ("gobgp-admin-address", Syntax::Text, "127.0.0.1", Works),
@@ -125,12 +126,12 @@ const FLAGS: &[Flag] = &[
     ("health-addr", Syntax::Text, "", Works),
     ("health-port", Syntax::Number(0, 65535), "20244", Works),
     ("hostname-override", Syntax::Text, "", Process),
-    ("injected-routes-sync-period", Syntax::Period, "1m0s", Process),
+    ("injected-routes-sync-period", Syntax::Period, "1m0s", Works),
     ("iptables-sync-period", Syntax::Period, "5m0s", Process),
     ("ipvs-graceful-period", Syntax::Period, "30s", Process),
     ("ipvs-graceful-termination", Syntax::Bool, "false", Only("false")),
     ("ipvs-permit-all", Syntax::Bool, "true", Works),
-    ("ipvs-sync-period", Syntax::Period, "5m0s", Process),
+    ("ipvs-sync-period", Syntax::Period, "5m0s", Works),
     ("kubeconfig", Syntax::Text, "", Process),
     ("loadbalancer-default-class", Syntax::Bool, "true", Works),
     ("loadbalancer-ip-range", Syntax::Cidrs, "", Works),
@@ -142,7 +143,7 @@ const FLAGS: &[Flag] = &[
     ("metrics-path", Syntax::HttpPath, "/metrics", Works),
     ("metrics-port", Syntax::Number(0, 65535), "0", Works),
     ("netpol-default-deny", Syntax::Bool, "false", Only("false")),
-    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Only("false")),
+    ("nodeport-bindon-all-ip", Syntax::Bool, "false", Works),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
     ("output", Syntax::Choice(&["text", "json"]), "text", Process),
     ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Works),
@@ -159,7 +160,7 @@ const FLAGS: &[Flag] = &[
     ("record", Syntax::Text, "", Process),
     ("record-limit", Syntax::Number(1, 1_048_576), "256", Process),
     ("router-id", Syntax::RouterId, "", Works),
-    ("routes-sync-period", Syntax::Period, "5m0s", Process),
+    ("routes-sync-period", Syntax::Period, "5m0s", Works),
     ("run-firewall", Syntax::Bool, "true", Only("false")),
     ("run-loadbalancer", Syntax::Bool, "false", Works),
     ("run-router", Syntax::Bool, "true", Works),
@@ -167,10 +168,10 @@ const FLAGS: &[Flag] = &[
     ("runtime-endpoint", Syntax::UnixSocket, "", Process),
     ("service-cluster-ip-range", Syntax::Cidrs, "10.96.0.0/12", Works),
     ("service-external-ip-range", Syntax::Cidrs, "", Works),
-    ("service-node-port-range", Syntax::PortRange, "30000-32767", Process),
-    ("service-tcp-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Only("0s")),
-    ("service-udp-timeout", Syntax::Seconds, "0s", Only("0s")),
+    ("service-node-port-range", Syntax::PortRange, "30000-32767", Works),
+    ("service-tcp-timeout", Syntax::Seconds, "0s", Works),
+    ("service-tcpfin-timeout", Syntax::Seconds, "0s", Works),
+    ("service-udp-timeout", Syntax::Seconds, "0s", Works),
     ("strict-external-ip-validation", Syntax::Bool, "true", Works),
     ("use-nftables-for-netpol", Syntax::Bool, "false", Process),
     ("v", Syntax::Number(0, 2_147_483_647), "0", Process),
@@ -178,6 +179,9 @@ const FLAGS: &[Flag] = &[
 
 /// Where the Lease of the allocator is if nobody says otherwise: where kube-router's DaemonSet runs.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
+
+/// Longest timeout of IPVS: what the kernel takes with 1000 clock ticks a second.
+const MAX_TIMEOUT_S: u64 = 2_147_483;
 
 /// Flags of the first versions of kube-router under their names of today. To pass over them would lose neighbours.
 const RENAMED: &[(&str, &str)] = &[("peer-asn", "peer-router-asns"), ("peer-router", "peer-router-ips")];
@@ -373,6 +377,8 @@ pub(crate) struct Daemon {
     pub(crate) cache_sync_timeout: Duration,
     /// `--bgp-drain-time` in seconds: between asking neighbours to go around us and ending the sessions. Ours.
     pub(crate) drain_s: u64,
+    /// `-v`
+    pub(crate) verbosity: u64,
     /// `--proc-sys`: the folder of kernel parameters. Ours.
     pub(crate) proc_sys: PathBuf,
     /// `--runtime-endpoint`: the container runtime, for direct server return; or empty.
@@ -450,7 +456,21 @@ const PROCESS_BUILT: &[&str] = &[
     "record",
     "record-limit",
     "runtime-endpoint",
+    "v",
 ];
+
+/// Where the CNI configuration is, as kube-router is told.
+const CNI_FILE: &str = "KUBE_ROUTER_CNI_CONF_FILE";
+
+fn cni_file(environment: &[(String, String)]) -> Result<Arc<str>, Vec<FlagError>> {
+    let given = environment.iter().find(|(name, value)| name == CNI_FILE && !value.is_empty());
+    let path = given.map_or("/etc/cni/net.d/10-kuberouter.conf", |(_, path)| path);
+    if path.starts_with('/') && !path.ends_with('/') {
+        return Ok(path.into());
+    }
+    let message = format!("environment variable {CNI_FILE}: `{path}` is not the absolute path of a file");
+    Err(vec![FlagError { index: None, message }])
+}
 
 /// Reads the daemon's command line, with what `environment` and `--config` say below it. As with pflag, a value may
 /// stand behind its flag as a word of its own.
@@ -477,7 +497,9 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         }
     }
     let manifests: String = one(&matches, "manifests");
-    let config = NodeConfig { node_name: one::<String>(&matches, "hostname-override").into(), ..config };
+    let cni_file = cni_file(environment)?;
+    let node_name = one::<String>(&matches, "hostname-override").into();
+    let config = NodeConfig { node_name, cni_file: Some(cni_file), ..config };
     Ok(Asked::Run(Box::new(Daemon {
         config,
         notices,
@@ -486,6 +508,7 @@ pub(crate) fn daemon(args: &[String], environment: &[(String, String)]) -> Resul
         kubeconfig: one(&matches, "kubeconfig"),
         cache_sync_timeout: one(&matches, "cache-sync-timeout"),
         drain_s: one(&matches, "bgp-drain-time"),
+        verbosity: one(&matches, "v"),
         proc_sys: one::<String>(&matches, "proc-sys").into(),
         runtime_endpoint: one(&matches, "runtime-endpoint"),
         tools: Tools::new(&matches).map_err(|message| vec![FlagError { index: None, message }])?,
@@ -657,12 +680,24 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         route_metric: word("bgp-route-metric"),
         overlay: one::<bool>(m, "enable-overlay").then(|| Overlay {
             full: one::<String>(m, "overlay-type") == "full",
-            udp: one::<String>(m, "overlay-encap") == "fou",
+            port: (one::<String>(m, "overlay-encap") == "fou").then(|| small("overlay-encap-port")),
         }),
         overlay_port: small("overlay-encap-port"),
         admin: admin(m),
         health: listen(m, "health-addr", "health-port")?,
         metrics: metrics(m)?,
+        pprof: one(m, "enable-pprof"),
+        node_port_on_all: one(m, "nodeport-bindon-all-ip"),
+        node_port_range: m
+            .get_one("service-node-port-range")
+            .copied()
+            .filter(|_| m.value_source("service-node-port-range") == Some(ValueSource::CommandLine)),
+        ipvs_timeouts_s: timeouts(m)?,
+        ipvs_sync: one(m, "ipvs-sync-period"),
+        routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
+        enable_cni: one(m, "enable-cni"),
+        auto_mtu: one(m, "auto-mtu"),
+        enable_pod_egress: one(m, "enable-pod-egress"),
         hairpin_mode: one(m, "hairpin-mode"),
         masquerade_all: one(m, "masquerade-all"),
         ipvs_permit_all: one(m, "ipvs-permit-all"),
@@ -705,6 +740,16 @@ fn passwords(m: &ArgMatches, peers: usize) -> Result<Vec<Option<String>>, String
             text => fairway_decode::base64(text).map(Some).ok_or(format!("{flag}: entry {} is not base64 text", i + 1)),
         })
         .collect()
+}
+
+/// The timeouts of IPVS, in seconds. What it cannot count in its clock ticks is refused by the kernel, as a notice.
+fn timeouts(m: &ArgMatches) -> Result<[u64; 3], String> {
+    let flags = ["service-tcp-timeout", "service-tcpfin-timeout", "service-udp-timeout"];
+    let times = flags.map(|flag| one::<u64>(m, flag));
+    match flags.iter().zip(times).find(|(_, time)| *time > MAX_TIMEOUT_S) {
+        Some((flag, _)) => Err(format!("--{flag} must be at most {MAX_TIMEOUT_S}s")),
+        None => Ok(times),
+    }
 }
 
 /// kube-router looks at the times only where graceful restart is on.
@@ -812,10 +857,10 @@ mod tests {
 
     #[test]
     fn a_feature_that_is_not_built_is_refused_and_a_default_that_differs_is_said() {
-        assert!(errors("--enable-pod-egress")[0].1.contains("not built yet"));
-        let (_, notices) = parse("vm-001", &flags("--run-firewall=false")).expect("valid");
+        assert!(errors("--netpol-default-deny")[0].1.contains("not built yet"));
+        let (_, notices) = parse("vm-001", &[]).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
-        assert_eq!(notices[0].subject, Subject::Flag("enable-pod-egress".into()));
+        assert_eq!(notices[0].subject, Subject::Flag("run-firewall".into()));
     }
 
     #[test]
@@ -855,17 +900,43 @@ mod tests {
     fn the_daemon_takes_values_as_words_and_says_what_has_no_effect() {
         let line = run(
             "--run-firewall=false --enable-overlay=false --enable-pod-egress=false --peer-router-ips 192.168.1.201 \
-             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --auto-mtu=false",
+             --peer-router-asns 65002 --hostname-override vm-001 --manifests seed -v 3 --enable-pprof",
         );
         assert_eq!(&*line.config.node_name, "vm-001");
         assert_eq!(line.config.peers.len(), 1);
         assert_eq!((line.manifests, line.drain_s), (Some(PathBuf::from("seed")), 3));
         let about: Vec<String> = line.notices.iter().map(|n| n.subject.to_string()).collect();
-        assert_eq!(about, ["flag --auto-mtu", "flag --v"]);
+        assert_eq!(about, Vec::<String>::new());
         let error = |text: &str| daemon(&flags(text), &[]).expect_err("is refused")[0].message.clone();
         assert_eq!(error("--peer-router-ips"), "--peer-router-ips needs a value");
         assert_eq!(error("--run-router false"), error("false"));
         assert_eq!(error("--peer-router=10.0.0.1"), "--peer-router is called --peer-router-ips today");
+    }
+
+    #[test]
+    fn pods_are_configured_as_for_kube_router() {
+        let pods = |text: &str| {
+            let config = run(text).config;
+            (config.enable_cni, config.auto_mtu, config.enable_pod_egress)
+        };
+        assert_eq!(pods(""), (true, true, true));
+        assert_eq!(pods("--enable-cni=false --auto-mtu=false --enable-pod-egress=false"), (false, false, false));
+        let file = |value: Option<&str>| {
+            let environment: Vec<_> =
+                value.map(|value| (CNI_FILE.to_string(), value.to_string())).into_iter().collect();
+            match daemon(&[], &environment) {
+                Ok(Asked::Run(daemon)) => Ok(daemon.config.cni_file.expect("a daemon has one").to_string()),
+                Ok(other) => panic!("{other:?}"),
+                Err(errors) => Err(errors[0].message.clone()),
+            }
+        };
+        assert_eq!(file(None), Ok("/etc/cni/net.d/10-kuberouter.conf".into()));
+        assert_eq!(file(Some("")), file(None));
+        assert_eq!(file(Some("/run/x.conflist")), Ok("/run/x.conflist".into()));
+        for wrong in ["x.conf", "/run/"] {
+            let said = format!("environment variable {CNI_FILE}: `{wrong}` is not the absolute path of a file");
+            assert_eq!(file(Some(wrong)), Err(said));
+        }
     }
 
     #[test]
@@ -889,7 +960,7 @@ mod tests {
     #[test]
     fn every_word_form_of_the_log_level_is_read() {
         for text in ["-v3", "-v=3", "-v 3", "--v=3", "--v 3"] {
-            assert_eq!(run(text).notices.last().map(|n| n.subject.to_string()), Some("flag --v".into()), "{text}");
+            assert_eq!(run(text).verbosity, 3, "{text}");
         }
     }
 
@@ -921,13 +992,13 @@ mod tests {
     fn the_overlay_is_as_kube_router_has_it() {
         let overlay = |text: &str| {
             let config = run(text).config;
-            (config.overlay.map(|overlay| (overlay.full, overlay.udp)), config.overlay_port)
+            (config.overlay.map(|overlay| (overlay.full, overlay.port)), config.overlay_port)
         };
-        assert_eq!(overlay(""), (Some((false, false)), 5555));
+        assert_eq!(overlay(""), (Some((false, None)), 5555));
         assert_eq!(overlay("--enable-overlay=false --overlay-encap-port 6000"), (None, 6000));
         assert_eq!(
             overlay("--overlay-type=full --overlay-encap=fou --overlay-encap-port=6000"),
-            (Some((true, true)), 6000)
+            (Some((true, Some(6000))), 6000)
         );
     }
 

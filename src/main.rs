@@ -14,6 +14,7 @@ mod operate;
 mod run;
 mod schema;
 mod status;
+mod verbose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

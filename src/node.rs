@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
 use crate::operate::{self, TakeOver};
+use crate::verbose::{self, Logged};
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// One line of the log, on standard error.
-fn log(kind: &str, what: &dyn Display) {
+pub(crate) fn log(kind: &str, what: &dyn Display) {
     // A log that nobody takes must not end the daemon.
     let _gone = writeln!(io::stderr(), "{} {kind:<7} {what}", humantime::format_rfc3339_millis(SystemTime::now()));
 }
@@ -108,6 +109,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         kubeconfig,
         cache_sync_timeout,
         drain_s,
+        verbosity,
         proc_sys,
         runtime_endpoint,
         tools,
@@ -125,6 +127,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     } else if config.load_balancer.take().is_some() {
         log("note", &"--run-loadbalancer has no effect: a folder of manifests takes no addresses");
     }
+    verbose::set(verbosity);
     let graceful_restart = config.graceful_restart.is_some();
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let signals = signals().map_err(|error| Failed::late(format!("signals: {error}")))?;
@@ -169,7 +172,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
         open: Box::new(move |config| {
             let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
             let kernel = kernel.with_proc_sys(proc_sys.clone());
-            Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+            let pods_known = !runtime_endpoint.is_empty();
+            Ok(Logged(if pods_known { kernel.with_pods(pods(&runtime_endpoint)?) } else { kernel }))
         }),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
@@ -180,6 +184,7 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     let asked = match source {
         Source::Folder(mut manifests, deltas) => {
             for delta in deltas {
+                verbose::object(&delta);
                 node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
             }
             follow_folder(&node, &mut manifests, &signals, &mut take_over)?
@@ -317,6 +322,7 @@ fn follow_folder(
                     log("note", trouble);
                 }
                 for delta in changes.deltas {
+                    verbose::object(&delta);
                     node.send(Command::Input(Input::Delta(delta))).map_err(Failed::late)?;
                 }
             }
@@ -347,6 +353,7 @@ fn follow_cluster(
         // Ends when the cluster is dropped, or the node has ended.
         scope.spawn(move || {
             while let Some(delta) = inbox.recv() {
+                verbose::object(&delta);
                 if node.send(Command::Input(Input::Delta(delta))).is_err() {
                     return;
                 }

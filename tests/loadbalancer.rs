@@ -3,7 +3,7 @@
 
 mod play;
 
-use play::{missing, play};
+use play::{missing, part, play};
 
 /// What both scripts begin with.
 const HEAD: &str = r#"
@@ -37,7 +37,7 @@ until_says() {
 }
 export NODE_NAME=vm-001 POD_NAMESPACE=kube-system
 flags="--run-router=false --run-service-proxy=false --run-firewall=false --enable-overlay=false
-  --enable-pod-egress=false --run-loadbalancer --health-port=0"
+  --enable-pod-egress=false --run-loadbalancer --health-port=0 --metrics-port=20300"
 "#;
 
 const SCRIPT: &str = r#"
@@ -67,6 +67,10 @@ echo "== status"
 "$fairway" status
 "$fairway" status -o json | tr -d ' \n'
 echo
+echo "== metrics"
+exec 3<>/dev/tcp/127.0.0.1/20300
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+timeout 5 cat <&3 | grep -E "^kube_router_(kubernetes_events|loadbalancer)"
 echo "== one comes back"
 cluster delete service first
 until_says 10.1.0.1/ ip third
@@ -96,10 +100,7 @@ fn kubectl_shows_addresses_and_events() {
     let output = play("loadbalancer", &format!("{HEAD}{SCRIPT}"));
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     // Columns have one space between them.
     let lines = |name: &str| -> Vec<String> {
         part(name).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
@@ -121,6 +122,15 @@ fn kubectl_shows_addresses_and_events() {
     shown("status", "default/first:", "10.1.0.1");
     shown("status", "default/third:", "waits");
     assert!(part("status").contains(r#""leader":true"#), "{text}");
+    for line in [
+        r#"kubernetes_events_total{result="written"} 4"#,
+        r#"kubernetes_events_total{result="dropped"} 0"#,
+        "loadbalancer_leader 1",
+        "loadbalancer_services 3",
+        "loadbalancer_services_waiting 1",
+    ] {
+        shown("metrics", "kube_router_", line);
+    }
     shown("one comes back", "third LoadBalancer", " 10.1.0.1 80:");
     shown("it ends and another takes over", "status", "status 0");
     shown("it ends and another takes over", "holder::", "");

@@ -5,7 +5,7 @@ use std::process::Command;
 
 mod play;
 
-use play::{missing, play};
+use play::{missing, part, play};
 
 /// The router is gobgpd at the other end of a cable, in a namespace inside ours.
 const HEAD: &str = r#"
@@ -52,7 +52,7 @@ until_says() {
   echo "waited in vain for: $text"; "$@" || true; cat node.log gobgpd.log; exit 1
 }
 flags="--hostname-override=vm-001 --run-service-proxy=false --run-firewall=false
-  --enable-overlay=false --enable-pod-egress=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
+  --enable-overlay=false --enable-pod-egress=false --enable-cni=false --peer-router-ips 10.0.0.2 --peer-router-asns 65002
   --peer-router-ports=1790 --cluster-asn 65001 --bgp-drain-time=2s --metrics-port=8080 --enable-bfd"
 "#;
 
@@ -66,7 +66,7 @@ fn a_node_of_manifests_peers_with_gobgpd_follows_edits_and_drains_before_it_ends
         "{HEAD}{}",
         r#"
 node ""
-flags="--manifests manifests $flags"
+flags="--manifests manifests -v 3 $flags"
 "$fairway" node $flags > node.log 2>&1 & daemon=$!
 until_says 11.0.1.0/24 theirs global rib
 echo "== their rib"; theirs global rib
@@ -118,10 +118,7 @@ cat node.log
     let output = play("gobgpd", &script);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{:?}", output.status);
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     let has = |part: &str, wanted: &[&str]| {
         for wanted in wanted {
             assert!(part.contains(wanted), "no {wanted:?} in {part}");
@@ -157,6 +154,12 @@ cat node.log
     has(&part("a second daemon"), &["another daemon runs on this node already: process ", " (fairway)", "status 1"]);
     let end = part("SIGTERM");
     has(&end, &["planned-shut", "status 0", "status 2"]);
+    // -v 3
+    has(
+        &end,
+        &[" object  Node vm-001 is there or changed", " kernel  route read: ", " kernel  route written: 1 entries, "],
+    );
+    has(&end, &[" kernel  route Put(RouteKey { prefix: 20.0.0.0/24"]);
 }
 
 /// An API server on a port of its own, with one node; `kubectl` of the distribution.
@@ -243,10 +246,7 @@ cat node.log
     let output = play("cluster", &script);
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     assert!(part("before there is a server").contains("unreachable since"), "{text}");
     let edits = part("kubectl");
     assert!(edits.contains("11.0.1.0/24") && !edits.contains("10.96.0.7/32"), "{edits}");
@@ -369,10 +369,7 @@ if wait $daemon; then echo "status 0"; fi
     let output = play("deploy", &script);
     assert!(output.status.success(), "{:?}", output.status);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let part = |name: &str| {
-        let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
-        rest.split("\n== ").next().unwrap_or_default().to_string()
-    };
+    let part = |name: &str| part(&text, name);
     let manifests = part("manifests");
     assert!(manifests.contains("daemonset.apps/fairway created"), "{manifests}");
     for line in manifests.lines() {
@@ -412,6 +409,87 @@ api --apply node.yaml --token secret
     let wanted = "not listed within 1s (--cache-sync-timeout): nodes: unreachable since ";
     assert!(errors.contains(wanted) && errors.contains("Connection refused"), "{errors}");
     assert!(errors.contains("endpointslices.discovery.k8s.io: our credentials are not accepted since "), "{errors}");
+}
+
+#[test]
+fn a_node_keeps_the_cni_configuration_and_the_bridge() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let script = format!(
+        "{HEAD}{}",
+        r#"
+node ""
+mkdir cni
+conf=$folder/cni/10-kuberouter.conflist
+export KUBE_ROUTER_CNI_CONF_FILE=$conf
+cat > "$conf" <<JSON
+{"cniVersion": "0.4.0", "name": "theirs", "plugins": [
+  {"type": "bridge", "bridge": "kube-bridge", "theirs": 7, "ipam": {"type": "host-local", "subnet": "11.0.99.0/24"}},
+  {"type": "bandwidth"}]}
+JSON
+chmod 600 "$conf"
+link() { ip -o link show kube-bridge; }
+flags="--manifests manifests $flags --enable-cni --bgp-drain-time=0s"
+"$fairway" node $flags > node.log 2>&1 & daemon=$!
+until_says 11.0.1.0/24 cat "$conf"
+until_says "mtu 1500" link
+echo "== first"; cat "$conf"; link; stat -c "mode %a" "$conf"; ls cni
+# It follows the interface, and the node's CIDR.
+ip link set eth1 mtu 1400
+until_says '"mtu": 1400' cat "$conf"
+until_says "mtu 1400" link
+sed -i "s|11.0.1.0/24|11.0.2.0/24|g" manifests/node.yaml
+until_says 11.0.2.0/24 cat "$conf"
+echo "== second"; cat "$conf"
+# Whoever deletes the bridge, it is there again, with its MTU.
+ip link del kube-bridge
+until_says "mtu 1400" link
+kill -TERM $daemon; wait $daemon
+echo "== without"; "$fairway" node $flags --enable-cni=false > node.log 2>&1 & daemon=$!
+until_says 11.0.2.0/24 theirs global rib
+link; kill -TERM $daemon; wait $daemon
+# What cannot be helped is said, and goes when it is helped.
+echo '{"name": "x", "plugins": []}' > "$conf"
+"$fairway" node $flags > node.log 2>&1 & daemon=$!
+until_says "there is no plugin of type bridge in it" cat node.log
+echo "== notice"; grep notice node.log | grep cni; cat "$conf"
+kill -TERM $daemon; wait $daemon
+rm "$conf"
+"$fairway" node $flags --auto-mtu=false > node.log 2>&1 & daemon=$!
+until_says 11.0.2.0/24 cat "$conf"
+echo "== made"; cat "$conf"
+kill -TERM $daemon; wait $daemon
+"#
+    );
+    let output = play("cni", &script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?}", output.status);
+    let part = |from: &str, to: &str| {
+        let rest = text.split_once(from).map(|(_, rest)| rest).unwrap_or_default();
+        rest.split_once(to).map_or(rest, |(part, _)| part).to_string()
+    };
+    let json = |text: &str| -> serde_json::Value {
+        let end = text.rfind('}').map_or(0, |end| end + 1);
+        serde_json::from_str(&text[..end]).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let first = part("== first\n", "== second");
+    let wanted = |cidr: &str, mtu: u32| {
+        serde_json::json!({"cniVersion": "0.4.0", "name": "theirs", "plugins": [
+            {"type": "bridge", "bridge": "kube-bridge", "theirs": 7, "mtu": mtu,
+             "ipam": {"type": "host-local", "ranges": [[{"subnet": cidr}]]}},
+            {"type": "bandwidth"}]})
+    };
+    assert_eq!(json(&first), wanted("11.0.1.0/24", 1500));
+    assert!(first.contains("mode 600") && first.contains("\n10-kuberouter.conflist\n"), "{first}");
+    assert!(first.contains("UP"), "{first}");
+    assert_eq!(json(&part("== second\n", "== without")), wanted("11.0.2.0/24", 1400));
+    assert!(part("== without\n", "== notice").contains("kube-bridge"), "{text}");
+    assert!(part("== notice\n", "== made").contains(r#"{"name": "x", "plugins": []}"#), "{text}");
+    let made = json(&part("== made\n", "=="));
+    assert_eq!(made["plugins"][0]["ipam"]["ranges"], serde_json::json!([[{"subnet": "11.0.2.0/24"}]]));
+    assert_eq!(made["plugins"][0].get("mtu"), None, "--auto-mtu=false");
 }
 
 #[test]

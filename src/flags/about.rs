@@ -126,7 +126,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "YAML file with flags: their names as keys; the command line and FAIRWAY_<FLAG> in the environment go before it",
     ),
     ("config-sync-period", Older, "Had been how often the API server was asked; it is watched today"),
-    ("disable-source-dest-check", Overlay, "On AWS: let the instance forward packets that are not its own"),
+    (
+        "disable-source-dest-check",
+        Overlay,
+        "No effect: on AWS switch the source/destination check of the instances off yourself",
+    ),
     (
         "dry-run",
         Ours,
@@ -139,7 +143,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ("enable-ipv6", General, "IPv6 services, routes and rules"),
     ("enable-overlay", Overlay, "Tunnels to nodes that are in another subnet"),
     ("enable-pod-egress", Overlay, "Masquerade what pods send out of the cluster"),
-    ("enable-pprof", Health, "Answer profilers on port 6060"),
+    ("enable-pprof", Health, "Answer profilers on port 6060 of localhost: /debug/pprof/"),
     ("excluded-cidrs", ServiceProxy, "Virtual servers with addresses in these are somebody else's and are left alone"),
     ("from-kube-router", Ours, "With --cleanup-config: remove as well what kube-router left"),
     ("gobgp-admin-address", Router, "Address where the gobgp client is answered; what is no address means loopback"),
@@ -156,7 +160,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Kubernetes,
         "Name of this node's Node object; else NODE_NAME in the environment, else the host's name",
     ),
-    ("injected-routes-sync-period", Router, "How often learned routes are compared with the kernel"),
+    (
+        "injected-routes-sync-period",
+        Router,
+        "Routes are compared with the kernel at least so often; here once a minute at most (1s-)",
+    ),
     ("iptables-sync-period", Firewall, "How often network policies are compared with the kernel"),
     (
         "ipvs-graceful-period",
@@ -165,7 +173,11 @@ const ABOUT: &[(&str, Group, &str)] = &[
     ),
     ("ipvs-graceful-termination", ServiceProxy, "Let connections to removed endpoints go on until they end"),
     ("ipvs-permit-all", ServiceProxy, "At service addresses only the ports of services and ICMP get through"),
-    ("ipvs-sync-period", ServiceProxy, "How often virtual servers are compared with the kernel"),
+    (
+        "ipvs-sync-period",
+        ServiceProxy,
+        "The proxy's planes are compared with the kernel at least so often; here once a minute at most (1s-)",
+    ),
     (
         "kubeconfig",
         Kubernetes,
@@ -238,7 +250,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         Router,
         "BGP identifier: an IPv4 address, or `generate` to make it of the node's address; empty: the node's IPv4 address",
     ),
-    ("routes-sync-period", Router, "How often routes and neighbours are compared with what they should be"),
+    ("routes-sync-period", Router, "As --injected-routes-sync-period; the shorter of both counts"),
     ("run-firewall", Firewall, "Network policies"),
     (
         "run-loadbalancer",
@@ -254,7 +266,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         ServiceProxy,
         "With strict validation: external IPs of services are accepted in these only",
     ),
-    ("service-node-port-range", ServiceProxy, "Ports of node ports, as LOW-HIGH"),
+    ("service-node-port-range", ServiceProxy, "Ports of node ports, as LOW-HIGH; a service with another gets a notice"),
     (
         "service-tcp-timeout",
         ServiceProxy,
@@ -268,7 +280,7 @@ const ABOUT: &[(&str, Group, &str)] = &[
         "External and load balancer addresses count only in the ranges given for them",
     ),
     ("use-nftables-for-netpol", Firewall, "kube-router's choice of nftables for policies; here everything is nftables"),
-    ("v", General, "How much is logged"),
+    ("v", General, "How much is logged: 1 changes of objects, 2 requests to the kernel, 3 each entry of them"),
 ];
 
 /// What a flag means.

@@ -9,6 +9,7 @@ use super::{Effect, FLAGS, PROCESS_BUILT};
 
 /// Where a flag of the same name does not do quite the same.
 const OTHERWISE: &[(&str, &str)] = &[
+    ("auto-mtu", "follows the interface as it changes; without it the MTU of the bridge and the file is nobody's here"),
     ("bfd-desired-min-tx-interval", "the range is checked always, not only with a neighbour"),
     ("bfd-detection-multiplier", "the range is checked always, not only with a neighbour"),
     ("bfd-port", "the range is checked always, not only with a neighbour"),
@@ -17,7 +18,23 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("bgp-graceful-restart-time", "whole seconds only"),
     ("bgp-holdtime", "whole seconds only"),
     ("cache-sync-timeout", "0 is refused; for kube-router it means to give up at once"),
+    ("disable-source-dest-check", "accepted, without effect: the daemon does not talk to AWS"),
+    ("enable-pprof", "at localhost only; a CPU profile, no heap"),
+    (
+        "injected-routes-sync-period",
+        "an upper bound: the kernel is looked at once a minute anyway, and tells of changes",
+    ),
+    ("ipvs-sync-period", "an upper bound: the kernel is looked at once a minute anyway"),
+    (
+        "enable-cni",
+        "without the file kube-router's own is written if the folder has no other configuration, where kube-router ends; \
+         CIDRs that are not the node's any more are removed; without this flag no kube-bridge is made",
+    ),
     ("enable-ipv4", "switches the family off in all planes, not only in the firewall"),
+    (
+        "enable-pod-egress",
+        "follows new and removed nodes at once; no ACCEPT rules in FORWARD of iptables, whose policy must accept pods",
+    ),
     ("kubeconfig", "its files are read again when the API server refuses us or cannot be reached"),
     (
         "loadbalancer-ip-range",
@@ -25,13 +42,16 @@ const OTHERWISE: &[(&str, &str)] = &[
     ),
     ("loadbalancer-sync-period", "holds for every round; kube-router's goes on every minute"),
     ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
+    ("nodeport-bindon-all-ip", "not at loopback and link-local addresses, which kube-router binds without use"),
     ("overlay-type", "other words are refused; for kube-router they mean no tunnels; ends of tunnels are nodes only"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
     (
         "run-loadbalancer",
         "works alone; a daemon that lost the Lease competes again; without POD_NAME it is the node's name",
     ),
-    ("service-node-port-range", "checked always, not only with the firewall"),
+    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
+    ("service-node-port-range", "checked always, not only with the firewall; a service outside of it gets a notice"),
+    ("v", "1: objects, 2: requests to the kernel, 3: each of their entries"),
 ];
 
 /// One flag that differs.

@@ -53,3 +53,9 @@ impl Drop for Folder {
         let _left = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// What a script printed between `== name` and the next such line.
+pub(crate) fn part(text: &str, name: &str) -> String {
+    let rest = text.split_once(&format!("== {name}\n")).expect("the script came here").1;
+    rest.split("\n== ").next().unwrap_or_default().to_string()
+}

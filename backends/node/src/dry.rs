@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use fairway_agent::{Agent, Input, Kernel, Text, serve};
 use fairway_backend_route::sysctl_value;
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
+    Addr, Backend, Fault, File, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl,
+    Table,
 };
 use fairway_objects::{NodeConfig, Notice};
 
@@ -144,6 +145,7 @@ pub struct DryKernel<K> {
     route: Imagined<Route>,
     pod: Imagined<Pod>,
     ipvs: Imagined<Ipvs>,
+    file: Imagined<File>,
 }
 
 impl<K: Kernel> DryKernel<K> {
@@ -159,6 +161,7 @@ impl<K: Kernel> DryKernel<K> {
             route: Imagined::default(),
             pod: Imagined::default(),
             ipvs: Imagined::default(),
+            file: Imagined::default(),
         }
     }
 
@@ -173,6 +176,7 @@ impl<K: Kernel> DryKernel<K> {
         changes.extend(self.route.changes());
         changes.extend(self.pod.changes());
         changes.extend(self.ipvs.changes());
+        changes.extend(self.file.changes());
         changes
     }
 }
@@ -192,7 +196,7 @@ macro_rules! imagined {
     };
 }
 
-imagined!(Link link, Addr addr, Filter filter, Rule rule, Route route, Pod pod, Ipvs ipvs);
+imagined!(Link link, Addr addr, Filter filter, Rule rule, Route route, Pod pod, Ipvs ipvs, File file);
 
 impl<K: Kernel> Backend<Sysctl> for DryKernel<K> {
     fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {

@@ -62,13 +62,17 @@ impl Drop for Server {
 }
 
 /// What is said about a port that cannot be had; taken back when it can, or when nobody wants it any more.
-struct Standing {
+pub(crate) struct Standing {
     notices: mpsc::UnboundedSender<NoticeChange>,
     notice: Option<Notice>,
 }
 
 impl Standing {
-    fn set(&mut self, notice: Option<Notice>) {
+    pub(crate) fn new(notices: mpsc::UnboundedSender<NoticeChange>) -> Standing {
+        Standing { notices, notice: None }
+    }
+
+    pub(crate) fn set(&mut self, notice: Option<Notice>) {
         if self.notice != notice {
             let cleared = self.notice.take().map(NoticeChange::Cleared);
             let raised = notice.clone().map(NoticeChange::Raised);
@@ -93,7 +97,7 @@ async fn listen(
     ask: Ask,
     notices: mpsc::UnboundedSender<NoticeChange>,
 ) {
-    let mut standing = Standing { notices, notice: None };
+    let mut standing = Standing::new(notices);
     let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     loop {
         let (look, ask) = (check.clone(), ask.clone());

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use fairway_backend_cni::CniBackend;
 use fairway_backend_filter::FilterBackend;
-use fairway_backend_ipvs::IpvsBackend;
+use fairway_backend_ipvs::{IpvsBackend, Timeouts};
 use fairway_backend_route::{Monitor, PodBackend, PodSpaces, RouteBackend};
+use fairway_desired::ipvs::TIMEOUTS;
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
+    Addr, Backend, Fault, File, Filter, Ipvs, Link, LinkKind, Op, Outcome, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
-use fairway_objects::NodeConfig;
+use fairway_objects::{NodeConfig, Role};
 
 /// Why the kernel cannot be used. Each names what is missing.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +53,14 @@ pub struct RealKernel {
     route: RouteBackend,
     /// Only with the service proxy.
     ipvs: Option<IpvsBackend>,
-    /// Only with the service proxy.
+    /// Only with the service proxy, or where what pods send out is masqueraded.
     filter: Option<FilterBackend>,
+    /// Only where there is a CNI configuration to keep.
+    cni: Option<CniBackend>,
     /// Only where the pods of this node are known.
     pods: Option<PodBackend>,
+    /// The timeouts of IPVS were set, so they are looked at.
+    timeouts: bool,
 }
 
 impl RealKernel {
@@ -65,13 +71,16 @@ impl RealKernel {
     pub fn open(config: &NodeConfig) -> Result<RealKernel, OpenError> {
         let proxy = config.run_service_proxy;
         let ipvs = proxy.then(IpvsBackend::new).transpose()?;
-        let filter = proxy.then(FilterBackend::new).transpose()?;
+        let node = matches!(config.role, Role::Node);
+        let egress = node && config.run_router && config.enable_pod_egress;
+        let filter = (proxy || egress).then(FilterBackend::new).transpose()?;
         let mut route = RouteBackend::new()?.with_overlay_port(config.overlay_port);
         if proxy && !route.offers(LinkKind::Dummy).map_err(OpenError::Refused)? {
             return Err(OpenError::Dummy);
         }
         let ipvs = ipvs.map(|ipvs| ipvs.with_excluded(config.excluded_cidrs.clone()));
-        Ok(RealKernel { route, ipvs, filter, pods: None })
+        let cni = config.cni_file.clone().filter(|_| node && config.run_router && config.enable_cni);
+        Ok(RealKernel { route, ipvs, filter, cni: cni.map(CniBackend::new), pods: None, timeouts: false })
     }
 }
 
@@ -102,7 +111,8 @@ impl RealKernel {
         };
         absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
         absent.extend(filter.is_none().then_some(PlaneId::Filter));
-        Ok((RealKernel { route: RouteBackend::new()?, ipvs, filter, pods: None }, absent))
+        let kernel = RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None, timeouts: false };
+        Ok((kernel, absent))
     }
 
     /// Also writes into the pods that the function names. Without it, direct server return is refused.
@@ -132,7 +142,44 @@ macro_rules! routed {
     };
 }
 
-routed!(Sysctl, Link, Addr, Rule, Route);
+routed!(Link, Addr, Rule, Route);
+
+/// IPVS keeps its timeouts itself; all other parameters are files.
+impl Backend<Sysctl> for RealKernel {
+    fn observe(&mut self) -> Result<Table<Sysctl>, Fault> {
+        let mut table = Backend::<Sysctl>::observe(&mut self.route)?;
+        if let Some(ipvs) = self.ipvs.as_mut().filter(|_| self.timeouts) {
+            let Timeouts { tcp_s, tcp_fin_s, udp_s } = ipvs.timeouts()?;
+            table.extend(TIMEOUTS.into_iter().zip([tcp_s, tcp_fin_s, udp_s]).map(|(key, s)| (key.into(), s.into())));
+        }
+        Ok(table)
+    }
+
+    fn apply(&mut self, ops: &[Op<Sysctl>]) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let which = TIMEOUTS.iter().position(|key| **key == **op.key());
+            outcomes.extend(match (which, op) {
+                (Some(which), Op::Put(_, seconds)) => vec![self.set_timeout(which, *seconds)?],
+                _ => Backend::<Sysctl>::apply(&mut self.route, std::slice::from_ref(op))?,
+            });
+        }
+        Ok(outcomes)
+    }
+}
+
+impl RealKernel {
+    fn set_timeout(&mut self, which: usize, seconds: i64) -> Result<Outcome, Fault> {
+        let ipvs = self.ipvs.as_mut().ok_or_else(|| absent("IPVS"))?;
+        let Some(seconds) = u32::try_from(seconds).ok().filter(|seconds| *seconds > 0) else {
+            return Ok(Outcome::Refused(rustix::io::Errno::INVAL.raw_os_error()));
+        };
+        self.timeouts = true;
+        // 0 leaves the others as they are.
+        let only = |this| if which == this { seconds } else { 0 };
+        ipvs.set_timeouts(Timeouts { tcp_s: only(0), tcp_fin_s: only(1), udp_s: only(2) })
+    }
+}
 
 impl Backend<Ipvs> for RealKernel {
     fn observe(&mut self) -> Result<Table<Ipvs>, Fault> {
@@ -145,13 +192,23 @@ impl Backend<Ipvs> for RealKernel {
 }
 
 impl Backend<Filter> for RealKernel {
-    /// Without the service proxy there are no rules of ours, and nothing is looked for: the kernel may lack nftables.
+    /// Where this configuration needs none there are no rules of ours, and nothing is looked for: the kernel may lack nftables.
     fn observe(&mut self) -> Result<Table<Filter>, Fault> {
         self.filter.as_mut().map_or_else(|| Ok(Table::<Filter>::new()), Backend::observe)
     }
 
     fn apply(&mut self, ops: &[Op<Filter>]) -> Result<Vec<Outcome>, Fault> {
         self.filter.as_mut().ok_or_else(|| absent("nftables"))?.apply(ops)
+    }
+}
+
+impl Backend<File> for RealKernel {
+    fn observe(&mut self) -> Result<Table<File>, Fault> {
+        self.cni.as_mut().map_or_else(|| Ok(Table::<File>::new()), Backend::observe)
+    }
+
+    fn apply(&mut self, ops: &[Op<File>]) -> Result<Vec<Outcome>, Fault> {
+        self.cni.as_mut().ok_or_else(|| absent("CNI"))?.apply(ops)
     }
 }
 

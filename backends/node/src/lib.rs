@@ -20,6 +20,7 @@ mod metrics;
 mod node;
 mod only;
 mod ports;
+mod pprof;
 mod process;
 mod scrape;
 mod signal;

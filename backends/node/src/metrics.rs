@@ -220,6 +220,26 @@ impl Page {
         Ok(())
     }
 
+    /// Ours: what is written to the API server.
+    fn writes(&self, scrape: &Scrape) -> Result<(), prometheus::Error> {
+        let status = &scrape.status;
+        let counts = IntCounterVec::new(
+            Opts::new("kubernetes_events_total", "Kubernetes Events that were written, and that were given up"),
+            &["result"],
+        );
+        let counts = self.add(counts)?;
+        counts.with_label_values(&["written"]).inc_by(status.events_written);
+        counts.with_label_values(&["dropped"]).inc_by(status.events_dropped);
+        if let Some(balancer) = &status.load_balancer {
+            self.gauge("loadbalancer_leader", "Whether this daemon gives addresses", balancer.leader.into())?;
+            let waiting = balancer.allocations.iter().filter(|a| a.addresses.is_empty()).count();
+            let services = balancer.allocations.len();
+            self.gauge("loadbalancer_services", "Services that get their addresses from us", services as u64)?;
+            self.gauge("loadbalancer_services_waiting", "Those of them that have none", waiting as u64)?;
+        }
+        Ok(())
+    }
+
     /// Ours: planes, neighbours, notices.
     fn ours(&self, scrape: &Scrape) -> Result<(), prometheus::Error> {
         let gauges = |name: &str, help: &str| self.add(IntGaugeVec::new(Opts::new(name, help), &["plane"]));
@@ -247,6 +267,7 @@ impl Page {
             }
         }
         self.watches(scrape)?;
+        self.writes(scrape)?;
         let opts = Opts::new("bgp_peer_prefixes", "Prefixes of a neighbour: received, accepted, advertised");
         let prefixes = self.add(IntGaugeVec::new(opts, &["address", "family", "direction"]))?;
         let opts = Opts::new("bgp_peer_established_total", "How many sessions with a neighbour came up");

@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Ask;
-use crate::endpoints;
+use crate::endpoints::{self, Standing};
 use crate::health::{self, Port};
+use crate::pprof;
 use crate::scrape::Scraper;
 use crate::timings::Timings;
 
@@ -50,17 +51,23 @@ impl Ports {
             let port = health::metrics(*address, path, scraper);
             http.push(port.map_err(|error| format!("metrics port {address}: {error}"))?);
         }
-        let addresses = config.admin.clone();
+        let (addresses, profiles) = (config.admin.clone(), config.pprof);
         let (stop, stopped) = oneshot::channel::<()>();
         let failed = |error: io::Error| format!("no thread for the ports: {error}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name("ports".into()).spawn(move || {
             if let Err(error) = enter() {
-                return raise(&notices, &notice("", format!("entering the network namespace: {error}")));
+                let reason = format!("entering the network namespace: {error}");
+                // The loop is gone: so are we in a moment.
+                let _gone = notices.send(NoticeChange::Raised(notice("gobgp-admin-address", "", reason)));
+                return;
             }
             runtime.block_on(async move {
                 for address in addresses {
                     tokio::spawn(listen(address, ask.jobs.clone(), notices.clone()));
+                }
+                if profiles {
+                    tokio::spawn(profile(notices.clone()));
                 }
                 tokio::spawn(endpoints::follow(checks, ask, notices));
                 for port in http {
@@ -85,14 +92,11 @@ impl Drop for Ports {
 }
 
 async fn listen(address: SocketAddr, jobs: mpsc::Sender<Job>, notices: mpsc::UnboundedSender<NoticeChange>) {
-    let mut standing: Option<Notice> = None;
+    let mut standing = Standing::new(notices);
     loop {
         let reason = match TcpListener::bind(address).await {
             Ok(listener) => {
-                if let Some(notice) = standing.take() {
-                    // The loop is gone: so are we in a moment.
-                    let _gone = notices.send(NoticeChange::Cleared(notice));
-                }
+                standing.set(None);
                 match serve(listener, jobs.clone()).await {
                     Ok(()) => return,
                     Err(error) => error.to_string(),
@@ -100,19 +104,31 @@ async fn listen(address: SocketAddr, jobs: mpsc::Sender<Job>, notices: mpsc::Unb
             }
             Err(error) => error.to_string(),
         };
-        let now = notice(&address.to_string(), format!("the gobgp client is not answered: {reason}"));
-        if standing.as_ref() != Some(&now) {
-            raise(&notices, &now);
-            standing = Some(now);
-        }
+        let reason = format!("the gobgp client is not answered: {reason}");
+        standing.set(Some(notice("gobgp-admin-address", &address.to_string(), reason)));
         tokio::time::sleep(RETRY).await;
     }
 }
 
-fn notice(address: &str, reason: String) -> Notice {
-    Notice { subject: Subject::Flag("gobgp-admin-address".into()), field: address.into(), reason }
+/// Answers for profiles.
+async fn profile(notices: mpsc::UnboundedSender<NoticeChange>) {
+    let mut standing = Standing::new(notices);
+    loop {
+        let reason = match health::open(pprof::ADDRESS, pprof::router()) {
+            Ok(port) => {
+                standing.set(None);
+                match port.serve().await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        standing.set(Some(notice("enable-pprof", &pprof::ADDRESS.to_string(), format!("not answered: {reason}"))));
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
-fn raise(notices: &mpsc::UnboundedSender<NoticeChange>, notice: &Notice) {
-    let _gone = notices.send(NoticeChange::Raised(notice.clone()));
+fn notice(flag: &str, address: &str, reason: String) -> Notice {
+    Notice { subject: Subject::Flag(flag.into()), field: address.into(), reason }
 }

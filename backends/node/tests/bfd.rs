@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_agent::bfd::{Diagnostic, PORT, Packet, State};
-use fairway_desired::{Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Pod, Route, Rule, Sysctl, Table};
+use fairway_desired::{Addr, Backend, Fault, File, Filter, Ipvs, Link, Op, Outcome, Pod, Route, Rule, Sysctl, Table};
 use fairway_node::{Monitor, Node, Start, Watched};
 use fairway_objects::{BfdConfig, NodeConfig, NoticeChange, RouterConfig, RouterPeer, RouterSessions};
 use nix::sched::{CloneFlags, unshare};
@@ -43,7 +43,7 @@ macro_rules! nothing {
     })* };
 }
 
-nothing!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
+nothing!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs, File);
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;

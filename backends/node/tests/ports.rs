@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fairway_agent::Input;
-use fairway_backend_ipvs::IpvsBackend;
+use fairway_backend_ipvs::{IpvsBackend, Timeouts};
 use fairway_backend_route::setup::Setup;
 use fairway_node::{Command, Node, RealKernel, Start};
 use fairway_objects::{BgpPeer, Delta, Kind, NodeConfig, NoticeChange};
@@ -178,6 +178,7 @@ fn play() {
         cluster_asn: Some(65001),
         advertise_cluster_ip: true,
         strict_external_ip_validation: false,
+        ipvs_timeouts_s: [777, 0, 55],
         peers: vec![BgpPeer::new(IpAddr::V4(Ipv4Addr::new(192, 168, 0, 9)), 65009)],
         metrics: Some((SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS), "/metrics".into())),
         ..NodeConfig::new("node")
@@ -227,6 +228,9 @@ fn play() {
     }
     let has = |text: &str| get(METRICS, "/metrics").is_some_and(|(_, _, body)| body.contains(text));
     until("in sync", || has("kube_router_plane_pending_ops{plane=\"ipvs\"} 0") && has("service_name=\"web\""));
+
+    let Timeouts { tcp_s, tcp_fin_s, udp_s } = IpvsBackend::new().unwrap().timeouts().unwrap();
+    assert_eq!((tcp_s, tcp_fin_s, udp_s), (777, 120, 55), "the second is the kernel's own");
 
     // Traffic: ten connections, each with an answer.
     let server = TcpListener::bind(("192.168.0.1", 5001)).unwrap();

@@ -19,6 +19,8 @@ use crate::{addr, link, route, rule};
 
 /// The interface that is ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
+/// The bridge of the pods: ours, too, but whoever made it, it is not deleted, as pods hang on it.
+pub(crate) const BRIDGE: &str = "kube-bridge";
 
 /// kube-router's UDP port of tunnels.
 const OVERLAY_PORT: u16 = 5555;
@@ -59,6 +61,8 @@ pub(crate) struct Known {
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
+    /// Interfaces whose MTU is the one that was asked for.
+    pub(crate) mtus: BTreeSet<Arc<str>>,
 }
 
 impl Known {
@@ -67,6 +71,7 @@ impl Known {
             links: Links::default(),
             tunnels: BTreeMap::new(),
             ports: BTreeSet::new(),
+            mtus: BTreeSet::new(),
             port,
             routes: BTreeMap::new(),
             rules: BTreeMap::new(),
@@ -137,7 +142,7 @@ impl RouteBackend {
     /// A [`Fault`] if the kernel did not answer, or did not let us ask.
     pub fn offers(&mut self, kind: LinkKind) -> Result<bool, Fault> {
         self.with(|socket, _| {
-            let request = link::create("no/name", &LinkValue { kind, up: false });
+            let request = link::create("no/name", &LinkValue { kind, up: false, mtu: None });
             let results = carry_out(socket, vec![request])?;
             Ok(!results.into_iter().any(|result| result == Err(Errno(EOPNOTSUPP))))
         })

@@ -7,9 +7,9 @@ use fairway_desired::{Family, Fault, Link, LinkKind, LinkValue, Op, Outcome, Tab
 use fairway_netlink::{Error, Message, Socket, flags};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{LinkBridge, LinkDummy, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec};
 
-use crate::backend::{DUMMY, Known, carry_out, fault};
+use crate::backend::{BRIDGE, DUMMY, Known, carry_out, fault};
 use crate::monitor::Writer;
 use crate::wire::errno::{EINVAL, EPERM};
 use crate::wire::{kind, message, not_deleted, refused};
@@ -32,6 +32,7 @@ pub(crate) struct Found {
     pub(crate) up: bool,
     /// `IFLA_INFO_KIND`; `None` for hardware.
     pub(crate) kind: Option<InfoKind>,
+    /// `IFLA_MTU`
     pub(crate) mtu: u32,
     /// What it leads to, if it is a tunnel between two addresses.
     pub(crate) tunnel: Option<Tunnel>,
@@ -131,16 +132,23 @@ fn decode(message: &LinkMessage) -> Option<(Arc<str>, Found)> {
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Link>, Fault> {
     let all = read(socket, &mut known.links)?;
-    let ours = all.get(DUMMY).map(|link| {
-        let kind = if link.kind == Some(InfoKind::Bridge) { LinkKind::Bridge } else { LinkKind::Dummy };
-        (Arc::from(DUMMY), LinkValue { kind, up: link.up })
+    let value = |name: &str, link: &Found, kind| LinkValue {
+        kind,
+        up: link.up,
+        // Nobody but the kernel has chosen what we did not ask for.
+        mtu: known.mtus.contains(name).then_some(link.mtu),
+    };
+    let ours = all.iter().filter_map(|(name, link)| match (&**name, &link.kind) {
+        (DUMMY | BRIDGE, Some(InfoKind::Bridge)) => Some((name.clone(), value(name, link, LinkKind::Bridge))),
+        (DUMMY, _) => Some((name.clone(), value(name, link, LinkKind::Dummy))),
+        _ => None,
     });
     let mut table: Table<Link> = ours.into_iter().collect();
     known.tunnels.clear();
     for (name, link) in &all {
         if let Some(tunnel) = link.tunnel.filter(|_| tunnel::is_ours(name, link)) {
             known.tunnels.insert(name.clone(), link.index);
-            table.insert(name.clone(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: link.up });
+            table.insert(name.clone(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: link.up, mtu: None });
         }
     }
     // Others may have such ports: ours is the one of the flag, and what we opened.
@@ -151,17 +159,27 @@ pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Li
 
 /// A request that makes an interface.
 pub(crate) fn create(name: &str, value: &LinkValue) -> Message {
-    let up = value.up;
     let body = match value.kind {
-        LinkKind::Dummy if up => LinkDummy::new(name).up().build(),
-        LinkKind::Dummy => LinkDummy::new(name).down().build(),
-        LinkKind::Bridge if up => LinkBridge::new(name).up().build(),
-        LinkKind::Bridge => LinkBridge::new(name).down().build(),
-        LinkKind::Tunnel(tunnel) => return tunnel::create(name, &tunnel, up),
+        LinkKind::Tunnel(tunnel) => return tunnel::create(name, &tunnel, value.up),
         // No interface, and asked for in other ways.
         LinkKind::ReceivePort { .. } => LinkUnspec::new_with_name(name).build(),
+        LinkKind::Dummy => filled(LinkDummy::new(name), value),
+        LinkKind::Bridge => filled(LinkBridge::new(name), value),
     };
     message(kind::NEW_LINK, flags::CREATE | flags::EXCL, &body)
+}
+
+fn filled<T>(body: LinkMessageBuilder<T>, value: &LinkValue) -> LinkMessage {
+    let body = if value.up { body.up() } else { body.down() };
+    match value.mtu {
+        Some(mtu) => body.mtu(mtu).build(),
+        None => body.build(),
+    }
+}
+
+/// A request that sets the MTU of an interface.
+fn set_mtu(index: u32, mtu: u32) -> Message {
+    message(kind::NEW_LINK, 0, &LinkUnspec::new_with_index(index).mtu(mtu).build())
 }
 
 /// A request that sets an interface up or down.
@@ -227,7 +245,8 @@ fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Ou
         return apply_port(known, op);
     }
     let found = read(socket, &mut known.links)?.remove(name);
-    if found.is_some() && **name != *DUMMY {
+    let bridge = **name == *BRIDGE;
+    if found.is_some() && **name != *DUMMY && !bridge {
         return Ok(Outcome::Foreign);
     }
     let requests = match (op, found) {
@@ -239,18 +258,28 @@ fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Ou
                 // Tunnels and ports do not come here.
                 _ => InfoKind::Bridge,
             };
-            match there {
-                _ if there.kind != Some(kind) => vec![delete(there.index), create(name, value)],
-                _ if there.up != value.up => vec![set_up(there.index, value.up)],
-                _ => vec![],
+            match there.kind == Some(kind) {
+                false if bridge => return Ok(Outcome::Foreign),
+                false => vec![delete(there.index), create(name, value)],
+                true => {
+                    let mtu = value.mtu.filter(|mtu| *mtu != there.mtu).map(|mtu| set_mtu(there.index, mtu));
+                    let up = (there.up != value.up).then(|| set_up(there.index, value.up));
+                    mtu.into_iter().chain(up).collect()
+                }
             }
         }
         (Op::Del(_), None) => return Ok(Outcome::Gone),
+        (Op::Del(_), Some(_)) if bridge => return Ok(Outcome::Foreign),
         (Op::Del(_), Some(there)) => vec![delete(there.index)],
     };
     let results = carry_out(socket, requests)?;
     known.links.forget(name);
-    Ok(match (op, results.into_iter().find_map(Result::err)) {
+    let refusal = results.into_iter().find_map(Result::err);
+    match op {
+        Op::Put(_, LinkValue { mtu: Some(_), .. }) if refusal.is_none() => known.mtus.insert(name.clone()),
+        _ => known.mtus.remove(name),
+    };
+    Ok(match (op, refusal) {
         (_, None) => Outcome::Done,
         (Op::Put(..), Some(errno)) => refused(errno),
         (Op::Del(_), Some(errno)) => not_deleted(errno),

@@ -16,7 +16,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
-use crate::backend::{DUMMY, OpenError, RouteBackend, fault};
+use crate::backend::{BRIDGE, DUMMY, OpenError, RouteBackend, fault};
 use crate::link::Links;
 use crate::wire::errno::ENOBUFS;
 use crate::wire::{kind, message};
@@ -77,6 +77,7 @@ struct State {
     name: Arc<str>,
     up: bool,
     carrier: bool,
+    mtu: u32,
     /// Own address, and what is on the link because of it.
     addresses: BTreeSet<(IpAddr, IpNet)>,
 }
@@ -257,6 +258,11 @@ impl Ear<'_> {
             return;
         }
         let index = message.header.index;
+        let bridge = |ear: &Self| {
+            let state = ear.states.get(&index).filter(|state| *state.name == *BRIDGE);
+            state.map(|state| (state.up, state.mtu))
+        };
+        let bridge_was = bridge(self);
         let old = self.states.get(&index).map(|state| state.name.clone());
         // A tunnel of ours that somebody sets down or deletes takes its routes with it. What one is made by is found when
         // the plane is read.
@@ -287,9 +293,19 @@ impl Ear<'_> {
             if let Some(name) = name {
                 state.name = name;
             }
+            if let Some(mtu) = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            }) {
+                state.mtu = mtu;
+            }
             state.up = message.header.flags.contains(LinkFlags::Up);
             state.carrier = state.up && message.header.flags.contains(LinkFlags::LowerUp);
             self.links.insert(index, &state.name);
+        }
+        // Its first appearance may well be our own work.
+        if bridge_was.is_some() && bridge_was != bridge(self) && !self.is_own(heard) {
+            self.events.push(KernelEvent::Changed(PlaneId::Link));
         }
         if let Some(old) = old.filter(|old| self.states.get(&index).is_none_or(|state| state.name != *old)) {
             self.tell(old, None);
@@ -342,7 +358,7 @@ impl Ear<'_> {
         on_link.dedup();
         let mut addresses: Vec<IpAddr> = state.addresses.iter().map(|(own, _)| *own).collect();
         addresses.dedup();
-        let interface = Interface { up: state.up, carrier: state.carrier, addresses, on_link };
+        let interface = Interface { up: state.up, carrier: state.carrier, mtu: state.mtu, addresses, on_link };
         self.tell(name, Some(interface));
     }
 

@@ -112,7 +112,7 @@ impl Setup {
     /// The kernel's refusal.
     pub fn add(&mut self, name: &str, kind: LinkKind) -> Result<(), SetupError> {
         let what = format!("ip link add {name}: {kind:?}");
-        let request = link::create(name, &LinkValue { kind, up: false });
+        let request = link::create(name, &LinkValue { kind, up: false, mtu: None });
         self.request(|| what, request, |errno| errno.0 == EEXIST).map(drop)
     }
 

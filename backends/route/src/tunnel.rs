@@ -138,7 +138,7 @@ pub(crate) fn apply(
     let mut unclear = vec![];
     for (at, op) in ops.iter().enumerate() {
         match op {
-            Op::Put(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up }) => {
+            Op::Put(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up, .. }) => {
                 // Nobody asks for a name of kube-router's.
                 let fits = tunnel.is_possible() && *name == Tunnel::name(tunnel.remote);
                 if !fits {
@@ -216,7 +216,7 @@ fn look(
             continue;
         }
         outcomes[at] = match &ops[at] {
-            Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up }) => {
+            Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up, .. }) => {
                 let other = all.between.get(&(tunnel.local, tunnel.remote)).filter(|other| *other != name);
                 let other = other.and_then(|other| all.names.get(other)).cloned();
                 let result = match (&named, other) {

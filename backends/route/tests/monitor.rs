@@ -155,7 +155,7 @@ fn own_changes_are_silent_and_those_of_others_are_told() {
         let (four, six) =
             (learned("10.9.0.0/16", &["192.168.1.2", "192.168.1.3"]), learned("fd09::/32", &["fd00::2", "fd00::3"]));
         // Its name is what counts, and not every kernel has dummy interfaces.
-        place.write(Op::<Link>::Put(dummy.clone(), LinkValue { kind: LinkKind::Bridge, up: true }));
+        place.write(Op::<Link>::Put(dummy.clone(), LinkValue { kind: LinkKind::Bridge, up: true, mtu: None }));
         for vip in &vips {
             place.write(Op::<Addr>::Put(vip.clone(), AddrValue));
         }

@@ -76,7 +76,7 @@ fn tunnel(local: &str, remote: &str, port: Option<u16>) -> Tunnel {
 }
 
 fn put(tunnel: Tunnel) -> Op<Link> {
-    Op::Put(Tunnel::name(tunnel.remote), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true })
+    Op::Put(Tunnel::name(tunnel.remote), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None })
 }
 
 fn route(prefix: &str, table: u32, dev: &str, src: Option<&str>) -> (RouteKey, RouteValue) {
@@ -114,7 +114,7 @@ fn tunnels_of_both_families_come_change_and_go() {
             &said(&format!("ip -d link show {six_name}")),
             &["mtu 1460", "UP", "ip6tnl any remote fd00:3::3 local fd00:1::1", "encaplimit none"],
         );
-        let value = |tunnel| LinkValue { kind: LinkKind::Tunnel(tunnel), up: true };
+        let value = |tunnel| LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None };
         let mut both = vec![("tun-c0a80303".to_string(), value(four)), (six_name.to_string(), value(six))];
         both.sort();
         assert_eq!(place.observed(), both);
@@ -208,8 +208,9 @@ fn what_is_somebody_elses_is_left_alone() {
         assert_eq!(place.apply(&[Op::<Link>::Del("tun-c0a80303".into())]), [Outcome::Foreign]);
         has(&said("ip -d link show tun-c0a80303"), &["remote 192.168.9.9"]);
         // What cannot be.
-        let wrong =
-            |name: &str, tunnel| Op::<Link>::Put(name.into(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true });
+        let wrong = |name: &str, tunnel| {
+            Op::<Link>::Put(name.into(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None })
+        };
         let ops = [
             wrong("tun-c0a80304", tunnel("192.168.1.1", "192.168.3.3", None)),
             wrong("tun-c0a80304", tunnel("fd00:1::1", "192.168.3.4", None)),

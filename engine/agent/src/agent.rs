@@ -9,11 +9,11 @@ use core::net::IpAddr;
 
 use fairway_bfd::{self as bfd, Bfd};
 use fairway_bgp::{self as bgp, Speaker};
-use fairway_compute::{Compute, HealthCheck, Owned};
+use fairway_compute::{BRIDGE, Compute, HealthCheck, Owned};
 use fairway_desired::bgp::Key as BgpKey;
 use fairway_desired::{
-    Addr, Bgp, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod,
-    Route, RouteKey, RouteValue, Rule, Sysctl,
+    Addr, Bgp, File, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId,
+    Pod, Route, RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_publish::{self as publish, Publisher};
@@ -86,13 +86,14 @@ struct Lanes {
     route: Lane<Route>,
     pod: Lane<Pod>,
     ipvs: Lane<Ipvs>,
+    file: Lane<File>,
     bgp: Lane<Bgp>,
 }
 
 /// Does the same with each plane, in rank order.
 macro_rules! each {
     ($lanes:expr, $lane:ident => $body:expr) => {
-        each!($lanes, $lane => $body, [sysctl, link, addr, filter, rule, route, pod, ipvs, bgp])
+        each!($lanes, $lane => $body, [sysctl, link, addr, filter, rule, route, pod, ipvs, file, bgp])
     };
     ($lanes:expr, $lane:ident => $body:expr, [$($plane:ident),*]) => {{
         let Lanes { $($plane),* } = $lanes;
@@ -105,7 +106,7 @@ macro_rules! each {
 
 impl Lanes {
     /// Whether each plane has puts that others wait for.
-    fn blocking_puts(&self) -> [bool; 9] {
+    fn blocking_puts(&self) -> [bool; 10] {
         [
             self.sysctl.blocks_puts(),
             self.link.blocks_puts(),
@@ -115,12 +116,13 @@ impl Lanes {
             self.route.blocks_puts(),
             self.pod.blocks_puts(),
             self.ipvs.blocks_puts(),
+            self.file.blocks_puts(),
             self.bgp.blocks_puts(),
         ]
     }
 
     /// Whether each plane has deletes that others wait for.
-    fn blocking_deletes(&self, inherited: &Inherited) -> [bool; 9] {
+    fn blocking_deletes(&self, inherited: &Inherited) -> [bool; 10] {
         [
             self.sysctl.blocks_deletes(),
             self.link.blocks_deletes(),
@@ -130,6 +132,7 @@ impl Lanes {
             self.route.reconciler.blocks_deletes_but_for(|key| inherited.contains(key)),
             self.pod.blocks_deletes(),
             self.ipvs.blocks_deletes(),
+            self.file.blocks_deletes(),
             self.bgp.blocks_deletes(),
         ]
     }
@@ -154,7 +157,12 @@ impl Agent {
         let route_metric = config.route_metric;
         // The whole IPVS table is ours or none of it. Without the service proxy it may well be another proxy's.
         let ipvs = ipvs_lane(&config, seed).off_if(!config.run_service_proxy);
-        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy);
+        let (proxy, routes) = (config.ipvs_sync, config.routes_sync);
+        // A bridge that is not to be kept stays: pods hang on it.
+        let keeps_pods = config.run_router && config.enable_cni;
+        let link = Lane::<Link>::new(seed).with_owner(Box::new(move |name, _| keeps_pods || **name != *BRIDGE));
+        let file = Lane::<File>::new(seed).off_if(!keeps_pods || config.cni_file.is_none());
+        let pod = Lane::<Pod>::new(seed).off_if(!config.run_service_proxy).at_least_each(proxy);
         Agent {
             now: Time::ZERO,
             publisher: Publisher::new(&config, seed),
@@ -169,14 +177,15 @@ impl Agent {
             bfd: Bfd::new(!seed),
             unwatched: BTreeMap::new(),
             lanes: Lanes {
-                sysctl: Lane::new(seed),
-                link: Lane::new(seed),
-                addr: Lane::new(seed),
-                filter: Lane::new(seed),
-                rule: Lane::new(seed),
-                route: Lane::new(seed),
+                sysctl: Lane::new(seed).at_least_each(proxy),
+                link: link.at_least_each(proxy),
+                addr: Lane::new(seed).at_least_each(proxy),
+                filter: Lane::new(seed).at_least_each(proxy),
+                rule: Lane::new(seed).at_least_each(routes),
+                route: Lane::new(seed).at_least_each(routes),
                 pod,
                 ipvs,
+                file,
                 bgp: Lane::new(seed),
             },
             inherited: Inherited::default(),
@@ -308,7 +317,7 @@ impl Agent {
     }
 
     fn in_sync_but_for_outputs(&self) -> bool {
-        let Lanes { sysctl, link, addr, filter, rule, route, pod, ipvs, bgp } = &self.lanes;
+        let Lanes { sysctl, link, addr, filter, rule, route, pod, ipvs, file, bgp } = &self.lanes;
         self.compute.synced()
             && !self.unflushed
             && sysctl.is_settled()
@@ -319,6 +328,7 @@ impl Agent {
             && route.is_settled()
             && pod.is_settled()
             && ipvs.is_settled()
+            && file.is_settled()
             && bgp.reconciler.is_settled_but_for(|key| readiness::must_wait(&addr.reconciler, &ipvs.reconciler, key))
     }
 
@@ -421,6 +431,7 @@ impl Agent {
             KernelEvent::Changed(PlaneId::Route) => return lanes.route.reconciler.suspect(now),
             KernelEvent::Changed(PlaneId::Pod) => return lanes.pod.reconciler.suspect(now),
             KernelEvent::Changed(PlaneId::Ipvs) => return lanes.ipvs.reconciler.suspect(now),
+            KernelEvent::Changed(PlaneId::File) => return lanes.file.reconciler.suspect(now),
             // The speaker is here, nobody else has access to it.
             KernelEvent::Changed(PlaneId::Bgp) => return,
             KernelEvent::Foreign(key) => return lanes.route.reconciler.foreign(now, &key),
@@ -462,6 +473,7 @@ impl Agent {
                 }
                 lanes.ipvs.reconciler.handle(now, Observed(answer));
             }
+            Observation::File(answer) => lanes.file.reconciler.handle(now, Observed(answer)),
         }
     }
 
@@ -487,6 +499,7 @@ impl Agent {
             Applied::Route(answer) => lanes.route.reconciler.handle(now, Answer(answer)),
             Applied::Pod(answer) => lanes.pod.reconciler.handle(now, Answer(answer)),
             Applied::Ipvs(answer) => lanes.ipvs.reconciler.handle(now, Answer(answer)),
+            Applied::File(answer) => lanes.file.reconciler.handle(now, Answer(answer)),
         }
     }
 
@@ -606,6 +619,7 @@ impl Agent {
         self.lanes.route.desire(changes.ops.route, heard);
         self.lanes.pod.desire(changes.ops.pod, heard);
         self.lanes.ipvs.desire(changes.ops.ipvs, heard);
+        self.lanes.file.desire(changes.ops.file, heard);
         self.lanes.bgp.desire(changes.ops.bgp, heard);
         self.note(changes.notices);
     }
@@ -656,6 +670,7 @@ impl Agent {
         self.request_route();
         self.request(PlaneId::Pod, |lanes| &mut lanes.pod);
         self.request(PlaneId::Ipvs, |lanes| &mut lanes.ipvs);
+        self.request(PlaneId::File, |lanes| &mut lanes.file);
     }
 
     /// What a plane may do now. Nothing is written before we know the whole of what should be.
@@ -717,7 +732,7 @@ impl Agent {
 
 /// The lane of virtual servers: all are ours but those in `--excluded-cidrs`.
 pub(crate) fn ipvs_lane(config: &NodeConfig, seed: u64) -> Lane<Ipvs> {
-    let lane = Lane::<Ipvs>::new(seed);
+    let lane = Lane::<Ipvs>::new(seed).at_least_each(config.ipvs_sync);
     let excluded = config.excluded_cidrs.clone();
     if excluded.is_empty() {
         return lane;

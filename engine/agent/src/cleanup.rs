@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use fairway_compute::BRIDGE;
 use fairway_desired::{Addr, Fault, Filter, Link, Op, Outcome, PlaneId, Pod, Route, Rule};
 use fairway_objects::NodeConfig;
 use fairway_reconcile::{Allow, Request, Time};
@@ -127,7 +128,8 @@ impl Cleanup {
         planes.push(one(Lane::<Rule>::new(0)));
         planes.push(one(Lane::<Filter>::new(0)));
         planes.push(one(Lane::<Addr>::new(0)));
-        planes.push(one(Lane::<Link>::new(0)));
+        // Pods hang on the bridge, and the CNI configuration names it: both stay, so that these pods go on.
+        planes.push(one(Lane::<Link>::new(0).with_owner(Box::new(|name, _| **name != *BRIDGE))));
         planes.retain(|plane| !absent.contains(&plane.plane()));
         Cleanup { planes, removed: Vec::new() }
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use fairway_bfd as bfd;
 use fairway_bgp as bgp;
 use fairway_desired::{
-    Addr, Fault, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
+    Addr, Fault, File, Filter, Ipvs, KernelEvent, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table,
 };
 use fairway_objects::{Delta, NoticeChange, RouterConfig};
 use fairway_publish as publish;
@@ -77,6 +77,8 @@ pub enum Observation {
     Pod(Result<Table<Pod>, Fault>),
     /// Of plane [`Ipvs`].
     Ipvs(Result<Table<Ipvs>, Fault>),
+    /// Of plane [`File`].
+    File(Result<Table<File>, Fault>),
 }
 
 /// What became of the ops of a [`Batch`], one outcome each.
@@ -98,6 +100,8 @@ pub enum Applied {
     Pod(Result<Vec<Outcome>, Fault>),
     /// Of plane [`Ipvs`].
     Ipvs(Result<Vec<Outcome>, Fault>),
+    /// Of plane [`File`].
+    File(Result<Vec<Outcome>, Fault>),
 }
 
 /// Ops of one plane, to be applied in order. Never empty.
@@ -119,6 +123,8 @@ pub enum Batch {
     Pod(Vec<Op<Pod>>),
     /// Of plane [`Ipvs`].
     Ipvs(Vec<Op<Ipvs>>),
+    /// Of plane [`File`].
+    File(Vec<Op<File>>),
 }
 
 /// A plane whose backend is outside the agent.
@@ -181,7 +187,7 @@ macro_rules! kernel_planes {
     };
 }
 
-kernel_planes!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs);
+kernel_planes!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs, File);
 
 impl Batch {
     /// Whether there are no ops; never true of a batch that an agent asks for.

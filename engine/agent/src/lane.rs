@@ -3,7 +3,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, Tunnel};
+use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, Tunnel, file_errno};
 use fairway_objects::{Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
 
@@ -34,6 +34,14 @@ where
         // Planes of one agent must not draw the same jitter.
         let seed = seed ^ (P::ID as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Lane { reconciler: Reconciler::new(config, seed), off: false, parked: BTreeMap::new(), fault: None }
+    }
+
+    /// The table is read again at least so often. Somebody who asks for less than a second wants it often, not always.
+    pub(crate) fn at_least_each(mut self, period: Time) -> Self {
+        // An interval is drawn from up to five quarters of the mean.
+        let mean = period.max(Time::from_secs(1)) / 5 * 4;
+        self.reconciler = self.reconciler.with_resync(Config::default().resync.min(mean));
+        self
     }
 
     pub(crate) fn with_owner(mut self, owner: Owner<P>) -> Self {
@@ -145,6 +153,15 @@ fn reason<P: Plane>(key: &P::Key, outcome: Outcome, wanted: bool) -> Option<Stri
 where
     P::Key: Text,
 {
+    let known = match (P::ID, outcome) {
+        (PlaneId::File, Outcome::Refused(errno)) => file_reason(errno),
+        // ENOENT
+        (PlaneId::Sysctl, Outcome::Refused(2)) => Some("there is no such parameter; a module may be missing"),
+        _ => None,
+    };
+    if let Some(known) = known {
+        return Some(known.to_string());
+    }
     match (outcome, wanted) {
         (Outcome::Refused(NOT_SUPPORTED), true) if P::ID == PlaneId::Link => {
             let module = match key.text() {
@@ -159,4 +176,20 @@ where
         (Outcome::Foreign, _) => Some("not ours, left alone".to_string()),
         (Outcome::Done | Outcome::Gone | Outcome::Busy, _) => None,
     }
+}
+
+/// What an operator can do about a CNI configuration.
+fn file_reason(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        file_errno::NO_FOLDER => "its folder does not exist",
+        file_errno::OTHERS => {
+            "it is not there, and its folder has other CNI configurations, which it would push aside; it is not made"
+        }
+        file_errno::MOUNT => "it is a mount of its own and cannot be replaced; mount its folder",
+        file_errno::NO_BRIDGE => "there is no plugin of type bridge in it; pod CIDRs and MTU are not written",
+        file_errno::READ_ONLY => "its file system is read-only",
+        file_errno::NOT_CNI => "it is no CNI configuration in JSON; it is left as it is",
+        file_errno::OTHER_IPAM => "its ipam is not host-local; pod CIDRs and MTU are not written",
+        _ => return None,
+    })
 }

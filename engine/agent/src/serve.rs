@@ -1,4 +1,4 @@
-use fairway_desired::{Addr, Backend, Filter, Ipvs, Link, PlaneId, Pod, Route, Rule, Sysctl};
+use fairway_desired::{Addr, Backend, File, Filter, Ipvs, Link, PlaneId, Pod, Route, Rule, Sysctl};
 
 use crate::{Applied, Batch, Input, Observation, Output};
 
@@ -12,6 +12,7 @@ pub trait Kernel:
     + Backend<Route>
     + Backend<Pod>
     + Backend<Ipvs>
+    + Backend<File>
 {
 }
 
@@ -24,6 +25,7 @@ impl<B> Kernel for B where
         + Backend<Route>
         + Backend<Pod>
         + Backend<Ipvs>
+        + Backend<File>
 {
 }
 
@@ -40,6 +42,7 @@ pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
             PlaneId::Route => Observation::Route(Backend::<Route>::observe(backend)),
             PlaneId::Pod => Observation::Pod(Backend::<Pod>::observe(backend)),
             PlaneId::Ipvs => Observation::Ipvs(Backend::<Ipvs>::observe(backend)),
+            PlaneId::File => Observation::File(Backend::<File>::observe(backend)),
             PlaneId::Bgp => return None,
         }),
         Output::Apply(batch) => Input::Applied(match batch {
@@ -51,6 +54,7 @@ pub fn serve<B: Kernel>(output: Output, backend: &mut B) -> Option<Input> {
             Batch::Route(ops) => Applied::Route(backend.apply(&ops)),
             Batch::Pod(ops) => Applied::Pod(backend.apply(&ops)),
             Batch::Ipvs(ops) => Applied::Ipvs(backend.apply(&ops)),
+            Batch::File(ops) => Applied::File(backend.apply(&ops)),
         }),
         Output::Bgp(_) | Output::Bfd(_) | Output::Api(_) | Output::Notice(_) => return None,
     };

@@ -67,6 +67,31 @@ fn programming_latency_counts_changes_after_the_first_lists_from_their_arrival()
 }
 
 #[test]
+fn planes_are_looked_at_at_least_as_often_as_the_periods_say() {
+    let second = Duration::from_secs(1);
+    let looks = |proxy: u64, routes: u64| {
+        let (ipvs_sync, routes_sync) = (second * proxy as u32, second * routes as u32);
+        let mut host = started(NodeConfig { ipvs_sync, routes_sync, ..config() }, Kernel::default(), &cluster());
+        let count = |host: &Host, plane| {
+            host.agent.planes().iter().find(|view| view.plane == plane).map(|view| view.stats.observations).unwrap()
+        };
+        let before = (count(&host, PlaneId::Ipvs), count(&host, PlaneId::Route));
+        for _ in 0..300 {
+            host.now += second;
+            host.input([Input::Tick]);
+        }
+        (count(&host, PlaneId::Ipvs) - before.0, count(&host, PlaneId::Route) - before.1)
+    };
+    // In 300 s.
+    let (ipvs, route) = looks(300, 60);
+    assert!((3..=7).contains(&ipvs) && (5..=9).contains(&route), "once a minute, or so: {ipvs}, {route}");
+    let (ipvs, route) = looks(10, 300);
+    assert!((30..=50).contains(&ipvs) && (3..=7).contains(&route), "{ipvs}, {route}");
+    let (ipvs, route) = looks(0, 5);
+    assert!((200..=300).contains(&ipvs) && (60..=100).contains(&route), "never more than each second: {ipvs}, {route}");
+}
+
+#[test]
 fn torn_down_in_reverse_and_withdrawn_first() {
     let mut host = started(config(), Kernel::default(), &cluster());
     host.kernel.log.clear();
@@ -255,7 +280,7 @@ fn inherited_routes_stay_until_sessions_had_their_chance() {
 
 #[test]
 fn a_kernel_without_tunnels_lacks_the_overlay_and_nothing_else() {
-    let config = NodeConfig { overlay: Some(Overlay { full: false, udp: true }), ..config() };
+    let config = NodeConfig { overlay: Some(Overlay { full: false, port: Some(5555) }), ..config() };
     let kernel = Kernel { refuse_link: Some("gue/"), ..Kernel::default() };
     let host = started(config, kernel, &cluster());
     let notices: Vec<String> = host.agent.notices().map(ToString::to_string).collect();
@@ -269,7 +294,7 @@ fn a_kernel_without_tunnels_lacks_the_overlay_and_nothing_else() {
 fn inherited_tunnels_stay_with_their_routes_and_orphans_go_at_once() {
     let tunnel = |remote: &str| {
         let tunnel = Tunnel { local: ip("192.168.1.1"), remote: ip(remote), port: None };
-        (Tunnel::name(tunnel.remote), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true })
+        (Tunnel::name(tunnel.remote), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None })
     };
     let (used, orphan) = (tunnel("192.168.9.9"), tunnel("192.168.9.8"));
     let dev = |key: RouteKey| {
@@ -536,6 +561,7 @@ fn eth1(up: bool) -> Input {
     let interface = Interface {
         up,
         carrier: up,
+        mtu: 1500,
         addresses: vec![ip("192.168.1.1")],
         on_link: vec!["192.168.1.0/24".parse().unwrap()],
     };

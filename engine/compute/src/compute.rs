@@ -9,8 +9,8 @@ use core::ops::Bound;
 
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{
-    Addr, Bgp, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Protocol, Route, RouteKey, Rule, Sysctl,
-    Table,
+    Addr, Bgp, File, Filter, Interface, Ipvs, Learned, Link, MAIN_TABLE, Op, Pod, Protocol, Route, RouteKey, Rule,
+    Sysctl, Table,
 };
 use fairway_objects::{
     Delta, Kind, Node, NodeConfig, Notice, NoticeChange, Object, ObjectKey, ObjectName, Role, RouterConfig, Service,
@@ -21,7 +21,7 @@ use crate::health::{self, HealthCheck, HealthChecks};
 use crate::ledger::Ledger;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{global, overlay, router, service};
+use crate::{egress, global, overlay, pods, router, service};
 
 /// Net changes, by plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Ops {
     pub route: Vec<Op<Route>>,
     /// Virtual servers.
     pub ipvs: Vec<Op<Ipvs>>,
+    /// The CNI configuration.
+    pub file: Vec<Op<File>>,
     /// The BGP speaker.
     pub bgp: Vec<Op<Bgp>>,
 }
@@ -57,6 +59,7 @@ impl Ops {
             + self.pod.len()
             + self.route.len()
             + self.ipvs.len()
+            + self.file.len()
             + self.bgp.len()
     }
 
@@ -96,6 +99,8 @@ pub struct Desired {
     pub route: Table<Route>,
     /// Virtual servers.
     pub ipvs: Table<Ipvs>,
+    /// The CNI configuration.
+    pub file: Table<File>,
     /// The BGP speaker.
     pub bgp: Table<Bgp>,
 }
@@ -203,6 +208,7 @@ pub struct Compute {
     pod: Ledger<Pod, Unit>,
     route: Ledger<Route, Unit>,
     ipvs: Ledger<Ipvs, Unit>,
+    file: Ledger<File, Unit>,
     bgp: Ledger<Bgp, Unit>,
 }
 
@@ -211,7 +217,7 @@ impl Compute {
     pub fn new(config: NodeConfig) -> Self {
         Compute {
             state: State::new(config, None),
-            dirty: [Unit::Global].into(),
+            dirty: [Unit::Global, Unit::Pods].into(),
             wanted: BTreeMap::new(),
             wants_of: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -227,6 +233,7 @@ impl Compute {
             pod: Ledger::default(),
             route: Ledger::default(),
             ipvs: Ledger::default(),
+            file: Ledger::default(),
             bgp: Ledger::default(),
         }
     }
@@ -376,16 +383,17 @@ impl Compute {
             (state.node_ip(V4), state.node_ip(V6), identity, all)
         };
         let before = own.then(|| basis(&self.state));
-        let old = self.state.put_node(node.clone(), name);
+        let (old, inside) = self.state.set_node(name, node.clone());
         if old == node {
             return;
         }
         self.hops_changed();
+        self.dirty.insert(Unit::Node(name.clone()));
+        self.dirty.extend(inside.into_iter().map(Unit::Node));
         if !own {
-            self.dirty.insert(Unit::Node(name.clone()));
             return;
         }
-        self.dirty.insert(Unit::Global);
+        self.dirty.extend([Unit::Global, Unit::Pods]);
         let cidrs = |node: &Option<Arc<Node>>| node.as_ref().map(|n| n.pod_cidrs.clone()).unwrap_or_default();
         if cidrs(&old) != cidrs(&node) {
             for cidr in cidrs(&old).into_iter().chain(cidrs(&node)) {
@@ -429,18 +437,42 @@ impl Compute {
     /// desired or not as before; what is known of them is not to be trusted.
     pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
         let ends = overlay::ends(&self.state);
+        let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.set(name, now);
-        self.links_changed(&dropped, &ends)
+        self.rebind(&bound);
+        self.links_changed(before, &dropped, &ends)
     }
 
     /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
     pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
         let ends = overlay::ends(&self.state);
+        let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.replace(all);
-        self.links_changed(&dropped, &ends)
+        self.rebind(&bound);
+        self.links_changed(before, &dropped, &ends)
     }
 
-    fn links_changed(&mut self, dropped: &[IpNet], ends: &overlay::Ends) -> Vec<RouteKey> {
+    /// Node ports follow the addresses of this host.
+    fn rebind(&mut self, before: &[IpAddr]) {
+        if self.state.bound().ne(before.iter().copied()) {
+            let of_node = |service: &Service| service.ports.iter().any(|port| port.node_port.is_some());
+            let names: Vec<ObjectName> =
+                self.state.services.values().filter(|s| of_node(s)).map(|s| s.name.clone()).collect();
+            for name in names {
+                self.dirty_service(&name, None);
+            }
+        }
+    }
+
+    fn links_changed(
+        &mut self,
+        mtu_before: Option<Option<u32>>,
+        dropped: &[IpNet],
+        ends: &overlay::Ends,
+    ) -> Vec<RouteKey> {
+        if pods::basis(&self.state) != mtu_before {
+            self.dirty.insert(Unit::Pods);
+        }
         self.state.review_hops();
         self.hops_changed();
         let metric = self.state.config.route_metric;
@@ -474,6 +506,7 @@ impl Compute {
                 pod: self.pod.drain(),
                 route: self.route.drain(),
                 ipvs: self.ipvs.drain(),
+                file: self.file.drain(),
                 bgp: self.bgp.drain(),
             },
             notices: self.board.drain(),
@@ -487,10 +520,16 @@ impl Compute {
                 let mut claims = global::render(&self.state);
                 router::render(&self.state, &mut claims);
                 overlay::render(&self.state, &mut claims);
+                egress::render(&self.state, &mut claims);
                 claims
             }
+            Unit::Pods => pods::render(&self.state),
             Unit::Node(name) => match self.state.nodes.get(name) {
-                Some(node) => router::render_node(&self.state, node),
+                Some(node) => {
+                    let mut claims = router::render_node(&self.state, node);
+                    egress::render_node(&self.state, node, &mut claims);
+                    claims
+                }
                 None => Claims::default(),
             },
             Unit::Tunnel(hop) => overlay::render_tunnel(&self.state, *hop),
@@ -565,6 +604,7 @@ impl Compute {
         self.pod.set(unit, claims.pod);
         self.route.set(unit, claims.route);
         self.ipvs.set(unit, claims.ipvs);
+        self.file.set(unit, claims.file);
         self.bgp.set(unit, claims.bgp);
         self.board.unit(unit, claims.notices);
     }
@@ -604,6 +644,7 @@ impl Compute {
             pod: self.pod.table(),
             route: self.route.table(),
             ipvs: self.ipvs.table(),
+            file: self.file.table(),
             bgp: self.bgp.table(),
         }
     }

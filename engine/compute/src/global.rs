@@ -16,9 +16,10 @@ use alloc::vec::Vec;
 use fairway_desired::filter::{
     Action, Base, Datum, Field, FieldType, Hook, IcmpKind, Key, Match, Name, Rule, Set, Value, Verdict,
 };
-use fairway_desired::{Family, LinkKind, LinkValue};
+use fairway_desired::{Family, LinkKind, LinkValue, ipvs};
 use fairway_objects::{Kind, Notice, ObjectKey, ObjectName, Subject};
 
+use crate::pods::outermost;
 use crate::state::State;
 use crate::unit::Claims;
 
@@ -71,7 +72,7 @@ pub(crate) fn render(state: &State) -> Claims {
         }
     }
     if state.config.run_service_proxy {
-        claims.link.insert(DUMMY.into(), LinkValue { kind: LinkKind::Dummy, up: true });
+        claims.link.insert(DUMMY.into(), LinkValue { kind: LinkKind::Dummy, up: true, mtu: None });
         filter(state, &mut claims);
     }
     claims
@@ -82,11 +83,21 @@ fn sysctls(state: &State, claims: &mut Claims) {
     for family in state.families() {
         match family {
             Family::V4 => {
+                // Pods are behind this host. kube-router leaves that to whoever set the host up.
                 put("net/ipv4/ip_forward", 1);
                 // Spread over equal routes by connection, not by pair of hosts.
                 put("net/ipv4/fib_multipath_hash_policy", 1);
+                // Packets may come by another way than the answer goes: equal routes, tunnels, direct server return. A
+                // strict filter (1) would drop them; the larger of this and an interface's own value counts.
+                if !state.is_router() {
+                    put("net/ipv4/conf/all/rp_filter", 2);
+                }
             }
             Family::V6 => {
+                // Distributions switch the family off by this; with --enable-ipv6 it is wanted.
+                if !state.is_router() {
+                    put("net/ipv6/conf/all/disable_ipv6", 0);
+                }
                 put("net/ipv6/conf/all/forwarding", 1);
                 put("net/ipv6/fib_multipath_hash_policy", 1);
             }
@@ -101,6 +112,11 @@ fn sysctls(state: &State, claims: &mut Claims) {
     put("net/ipv4/vs/expire_nodest_conn", 1);
     // A persistent client whose real server takes no new connections gets another one.
     put("net/ipv4/vs/expire_quiescent_template", 1);
+    for (path, seconds) in ipvs::TIMEOUTS.into_iter().zip(state.config.ipvs_timeouts_s) {
+        if seconds > 0 {
+            put(path, i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+    }
     // Service addresses are on every node; none may answer ARP for them.
     put("net/ipv4/conf/all/arp_ignore", 1);
     put("net/ipv4/conf/all/arp_announce", 2);
@@ -135,8 +151,9 @@ fn filter(state: &State, claims: &mut Claims) {
         put("service-ips", plain(vec![address]));
         put("hairpin", plain(vec![address, address]));
         put("local-pods", Value::Set(Set { fields: vec![address], interval: true, verdicts: false }));
-        for cidr in state.own().into_iter().flat_map(|n| &n.pod_cidrs).filter(|c| Family::of(c.addr()) == family) {
-            let element = vec![Datum::Net(cidr.trunc())];
+        let cidrs = state.own().map(|node| outermost(&node.pod_cidrs)).unwrap_or_default();
+        for cidr in cidrs.into_iter().filter(|cidr| Family::of(cidr.addr()) == family) {
+            let element = vec![Datum::Net(cidr)];
             claims.filter.insert(Key::Element(set("local-pods", family), element), Value::Element(None));
         }
         let mut matches = vec![in_set(&SERVICE, set("services", family))];

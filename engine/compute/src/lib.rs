@@ -12,11 +12,13 @@ extern crate alloc;
 
 mod compute;
 mod dsr;
+mod egress;
 mod global;
 mod health;
 mod ledger;
 mod links;
 mod overlay;
+mod pods;
 mod router;
 mod scratch;
 mod service;
@@ -25,5 +27,5 @@ mod unit;
 
 pub use compute::{Changes, Compute, Desired, Ops, Owned, watched};
 pub use health::HealthCheck;
-pub use overlay::overlay_overhead;
+pub use pods::{BRIDGE, overlay_overhead};
 pub use scratch::from_scratch;

@@ -30,6 +30,19 @@ impl Links {
         Links { known, kept: BTreeMap::new() }
     }
 
+    /// Addresses of the host at which others reach it, sorted: those of interfaces that are not made for pods and
+    /// services (by their names, as for kube-router), not of loopback, and not of one link only.
+    pub(crate) fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let ours = |name: &str| ["dummy", "kube", "docker"].iter().any(|part| name.contains(part));
+        let link_local = |address: &IpAddr| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let known = self.known.iter().flatten().filter(|(name, _)| !ours(name));
+        let addresses = known.flat_map(|(_, interface)| interface.addresses.iter().copied());
+        addresses.filter(|address| !address.is_loopback() && !link_local(address)).collect()
+    }
+
     /// One interface is like this now. If it was set down, returns the prefixes on its link: the kernel dropped the
     /// routes through it by itself.
     pub(crate) fn set(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<IpNet> {
@@ -84,6 +97,17 @@ impl Links {
     pub(crate) fn has(&self, address: IpAddr) -> Option<bool> {
         let known = self.known.as_ref()?;
         Some(known.values().any(|interface| interface.addresses.binary_search(&address).is_ok()))
+    }
+
+    /// Largest packet of the interface that has this address. Outer `None`: nobody tells of interfaces, or not of this;
+    /// inner: none has it.
+    pub(crate) fn mtu(&self, address: IpAddr) -> Option<Option<u32>> {
+        let known = self.known.as_ref()?;
+        let holder = known.values().find(|interface| interface.addresses.binary_search(&address).is_ok());
+        match holder {
+            Some(interface) if interface.mtu == 0 => None,
+            holder => Some(holder.map(|interface| interface.mtu)),
+        }
     }
 
     /// The prefixes on links, and whether the link works; what a link that was set down had counts too.

@@ -27,19 +27,6 @@ use crate::unit::Claims;
 /// Priority of the rules for what pods send, one of those that are kube-router's.
 const PRIORITY: u32 = 32765;
 
-/// Octets of an IPv4 header without options, of an IPv6 header, and of UDP and GUE together.
-const IPV4: u16 = 20;
-const IPV6: u16 = 40;
-const UDP_GUE: u16 = 8 + 4;
-
-/// How many octets the overlay adds to a packet at most: what pods send must be so much smaller than what the
-/// interface of the node takes. 0 without an overlay.
-pub fn overlay_overhead(config: &NodeConfig) -> u16 {
-    let Some(overlay) = in_use(config) else { return 0 };
-    let ip = if config.enable_ipv6 { IPV6 } else { IPV4 };
-    ip + if overlay.udp { UDP_GUE } else { 0 }
-}
-
 /// The overlay, if this configuration has one.
 fn in_use(config: &NodeConfig) -> Option<Overlay> {
     let node = matches!(config.role, fairway_objects::Role::Node);
@@ -57,7 +44,7 @@ fn tunnel(state: &State, hop: IpAddr) -> Option<Tunnel> {
     let wanted = state.others.contains_key(&hop) && (overlay.full || !state.links.near(hop));
     let own = state.links.has(hop) == Some(true);
     let link_local = matches!(hop, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let tunnel = Tunnel { local, remote: hop, port: overlay.udp.then_some(state.config.overlay_port) };
+    let tunnel = Tunnel { local, remote: hop, port: overlay.port };
     (wanted && !own && !link_local && tunnel.is_possible()).then_some(tunnel)
 }
 
@@ -65,8 +52,8 @@ fn tunnel(state: &State, hop: IpAddr) -> Option<Tunnel> {
 pub(crate) fn render(state: &State, claims: &mut Claims) {
     let (Some(overlay), Some(own)) = (in_use(&state.config), state.own()) else { return };
     for family in state.families().filter(|family| state.node_ip(*family).is_some()) {
-        if overlay.udp {
-            claims.link.extend([receive_port(family, state.config.overlay_port)]);
+        if let Some(port) = overlay.port {
+            claims.link.extend([receive_port(family, port)]);
         }
         for cidr in own.pod_cidrs.iter().filter(|cidr| Family::of(cidr.addr()) == family) {
             let key = RuleKey { family, priority: PRIORITY, from: Some(cidr.trunc()), to: None, mark: None };
@@ -97,7 +84,7 @@ pub(crate) fn render_tunnel(state: &State, hop: IpAddr) -> Claims {
                 next_hops: vec![NextHop { via: None, dev: Some(name.clone()), weight: 1 }],
             };
             claims.route.insert(key, value);
-            claims.link.insert(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up: true });
+            claims.link.insert(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None });
         }
     }
     claims

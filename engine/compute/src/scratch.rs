@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::compute::Desired;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{global, overlay, router, service};
+use crate::{egress, global, overlay, pods, router, service};
 
 /// Desired state and notices of the units, from nothing but the objects, learned routes and interfaces that exist.
 ///
@@ -30,8 +30,7 @@ pub fn from_scratch(
     for object in objects {
         match object {
             Object::Node(o) => {
-                let name = o.name.clone();
-                state.put_node(Some(o), &name);
+                state.set_node(&o.name.clone(), Some(o));
             }
             Object::Service(o) => {
                 state.services.insert(o.name.clone(), o);
@@ -51,9 +50,13 @@ pub fn from_scratch(
     let mut claims = global::render(&state);
     router::render(&state, &mut claims);
     overlay::render(&state, &mut claims);
+    egress::render(&state, &mut claims);
     units.insert(Unit::Global, claims);
+    units.insert(Unit::Pods, pods::render(&state));
     for node in state.nodes.values() {
-        units.insert(Unit::Node(node.name.clone()), router::render_node(&state, node));
+        let mut claims = router::render_node(&state, node);
+        egress::render_node(&state, node, &mut claims);
+        units.insert(Unit::Node(node.name.clone()), claims);
     }
     for hop in state.hops.tunnelled() {
         units.insert(Unit::Tunnel(hop), overlay::render_tunnel(&state, hop));
@@ -88,6 +91,7 @@ pub fn from_scratch(
         lowest_wins(&mut desired.pod, claims.pod);
         lowest_wins(&mut desired.route, claims.route);
         lowest_wins(&mut desired.ipvs, claims.ipvs);
+        lowest_wins(&mut desired.file, claims.file);
         lowest_wins(&mut desired.bgp, claims.bgp);
         notices.extend(claims.notices);
     }

@@ -203,6 +203,14 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
             out.wants.entry(key).or_insert(want);
         }
     };
+    if let Some((low, high)) = config.node_port_range {
+        for (i, port) in service.ports.iter().enumerate() {
+            if let Some(number) = port.node_port.filter(|number| !(low..=high).contains(number)) {
+                let reason = format!("{number} is outside --service-node-port-range {low}-{high}");
+                out.notices.insert(notice(format!("spec.ports[{i}].nodePort"), reason));
+            }
+        }
+    }
     // Without an address of the family on the node, or with the family off, nothing can be served in it.
     let served = |address: &IpAddr| state.node_ip(Family::of(*address)).is_some();
     for address in service.cluster_ips.iter().filter(|a| served(a)) {
@@ -238,6 +246,9 @@ pub(crate) fn render(state: &State, service: &Service) -> Rendered {
         let of_family = service.cluster_ips.iter().any(|ip| Family::of(*ip) == family);
         if let (true, Some(node)) = (of_family, state.node_ip(family)) {
             add(Class::NodePort, node, false, &mut out);
+            for address in state.bound().filter(|address| Family::of(*address) == family && *address != node) {
+                add(Class::NodePort, address, false, &mut out);
+            }
         }
     }
     out

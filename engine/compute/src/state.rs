@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) nodes_listed: bool,
     /// Which other nodes have an address.
     pub(crate) others: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    /// Pod CIDRs and the nodes that have them.
+    pod_cidrs: BTreeMap<IpNet, BTreeSet<ObjectName>>,
     pub(crate) services: BTreeMap<ObjectName, Arc<Service>>,
     pub(crate) slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// Service to its slices.
@@ -40,6 +42,7 @@ impl State {
             nodes: BTreeMap::new(),
             nodes_listed: false,
             others: BTreeMap::new(),
+            pod_cidrs: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
@@ -74,23 +77,18 @@ impl State {
         self.with_hops(|state, hops| hops.review(|hop| overlay::way(state, hop)));
     }
 
-    /// A node is like this now; `None`: it is gone. Returns what it was.
-    pub(crate) fn put_node(&mut self, node: Option<Arc<Node>>, name: &ObjectName) -> Option<Arc<Node>> {
-        let own = self.node_ips();
-        let old = match node.clone() {
-            Some(node) => self.nodes.insert(name.clone(), node),
-            None => self.nodes.remove(name),
-        };
+    /// The addresses of a node were and are these: next hops are judged anew.
+    fn readdress(&mut self, name: &ObjectName, old: &Option<Arc<Node>>, own: [Option<IpAddr>; 2]) {
         if *name.name == *self.config.node_name {
             if own != self.node_ips() {
                 self.review_hops();
             }
-            return old;
+            return;
         }
         let addresses = |node: &Option<Arc<Node>>| -> BTreeSet<IpAddr> {
             node.iter().flat_map(|node| node.internal_ips.iter().chain(&node.external_ips)).copied().collect()
         };
-        let (before, after) = (addresses(&old), addresses(&node));
+        let (before, after) = (addresses(old), addresses(&self.nodes.get(name).cloned()));
         for ip in before.difference(&after) {
             if let Some(names) = self.others.get_mut(ip) {
                 names.remove(name);
@@ -105,11 +103,60 @@ impl State {
         for ip in before.symmetric_difference(&after) {
             self.with_hops(|state, hops| hops.review_one(|hop| overlay::way(state, hop), *ip));
         }
-        old
     }
 
     fn node_ips(&self) -> [Option<IpAddr>; 2] {
         [self.node_ip(Family::V4), self.node_ip(Family::V6)]
+    }
+
+    /// A node is like this now, or gone. Returns what it was, and those nodes whose pod CIDRs lie inside one of its old
+    /// or new ones.
+    pub(crate) fn set_node(
+        &mut self,
+        name: &ObjectName,
+        node: Option<Arc<Node>>,
+    ) -> (Option<Arc<Node>>, BTreeSet<ObjectName>) {
+        let cidrs = |node: &Option<Arc<Node>>| -> BTreeSet<IpNet> {
+            node.iter().flat_map(|node| &node.pod_cidrs).map(IpNet::trunc).collect()
+        };
+        let own = self.node_ips();
+        let new = cidrs(&node);
+        let old = match node {
+            Some(node) => self.nodes.insert(name.clone(), node),
+            None => self.nodes.remove(name),
+        };
+        self.readdress(name, &old, own);
+        let before = cidrs(&old);
+        for net in before.difference(&new) {
+            if let Some(names) = self.pod_cidrs.get_mut(net) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.pod_cidrs.remove(net);
+                }
+            }
+        }
+        for net in new.difference(&before) {
+            self.pod_cidrs.entry(*net).or_default().insert(name.clone());
+        }
+        let mut inside = BTreeSet::new();
+        for net in new.symmetric_difference(&before) {
+            // What lies inside a prefix comes after it, up to its last address.
+            let last = IpNet::from(net.broadcast());
+            inside.extend(self.pod_cidrs.range(*net..=last).flat_map(|(_, names)| names.iter().cloned()));
+        }
+        (old, inside)
+    }
+
+    /// Whether a prefix lies inside a pod CIDR, other than itself, of any node.
+    pub(crate) fn is_inside_another(&self, net: IpNet) -> bool {
+        let mut next = net.supernet();
+        while let Some(around) = next {
+            if self.pod_cidrs.contains_key(&around) {
+                return true;
+            }
+            next = around.supernet();
+        }
+        false
     }
 
     /// The node this daemon runs on.
@@ -131,6 +178,12 @@ impl State {
             return None;
         }
         self.own()?.best_ip(family == Family::V6)
+    }
+
+    /// The addresses at which node ports are answered beside those of the Node object, sorted.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = IpAddr> {
+        let all = self.config.node_port_on_all.then(|| self.links.own_addresses());
+        all.into_iter().flatten()
     }
 
     /// The permitted families.

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use core::net::IpAddr;
 
-use fairway_desired::{Addr, Bgp, Filter, Ipvs, Link, Pod, Route, Rule, Sysctl, Table};
+use fairway_desired::{Addr, Bgp, File, Filter, Ipvs, Link, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Notice, ObjectName};
 use ipnet::IpNet;
 
@@ -12,6 +12,8 @@ use ipnet::IpNet;
 pub(crate) enum Unit {
     /// The node itself: base rules, BGP, policies.
     Global,
+    /// The pod network of this node: its bridge and the CNI configuration.
+    Pods,
     /// A service; the older one is lower.
     Service {
         /// `creationTimestamp`
@@ -38,6 +40,7 @@ pub(crate) struct Claims {
     pub(crate) pod: Table<Pod>,
     pub(crate) route: Table<Route>,
     pub(crate) ipvs: Table<Ipvs>,
+    pub(crate) file: Table<File>,
     pub(crate) bgp: Table<Bgp>,
     pub(crate) notices: BTreeSet<Notice>,
 }

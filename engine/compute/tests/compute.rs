@@ -303,6 +303,73 @@ fn every_virtual_server_has_an_owner_that_can_be_named() {
 }
 
 #[test]
+fn node_ports_are_on_every_address_of_the_node_if_asked() {
+    let with = |address: &str, more: &str| {
+        let mut one = interface(address, true, true);
+        one.addresses.push(ip(more));
+        one
+    };
+    let objects = || {
+        let ported = service("web", |s| s.ports[0].node_port = Some(30080));
+        [node("n1", 1), ported, slice("web", &[("11.0.1.5", "n1", READY)])]
+    };
+    let ports = |compute: &Compute| -> Vec<String> {
+        servers(&compute.desired()).into_keys().filter(|server| server.contains(":30080")).collect()
+    };
+    let mut compute = Compute::new(NodeConfig { node_port_on_all: true, ..config() });
+    compute.handle(Delta::Listed(Kind::Node));
+    let eth0 = with("192.168.1.1/24", "10.9.9.9");
+    let named: [(&str, Interface); 4] = [
+        ("eth0", eth0.clone()),
+        ("lo", interface("127.0.0.1/8", true, true)),
+        ("kube-bridge", interface("11.0.1.1/24", true, true)),
+        ("eth1", with("169.254.1.1/16", "fd00::1")),
+    ];
+    compute.interfaces(named.into_iter().map(|(name, interface)| (name.into(), interface)).collect());
+    feed(&mut compute, objects());
+    assert_eq!(ports(&compute), ["10.9.9.9:30080/Tcp", "192.168.1.1:30080/Tcp"], "one family, no loopback, no bridge");
+    // They come and go with the addresses, and nothing else is rendered for it.
+    compute.interface(&"eth2".into(), Some(interface("10.8.8.8/24", true, true)));
+    assert_eq!(compute.flush().rendered, 1);
+    assert!(ports(&compute).contains(&"10.8.8.8:30080/Tcp".to_string()));
+    compute.interface(&"eth2".into(), None);
+    compute.flush();
+    assert_eq!(ports(&compute).len(), 2);
+    let mut compute = Compute::new(config());
+    compute.handle(Delta::Listed(Kind::Node));
+    compute.interfaces([("eth0".into(), eth0)].into());
+    feed(&mut compute, objects());
+    assert_eq!(ports(&compute), ["192.168.1.1:30080/Tcp"]);
+}
+
+#[test]
+fn a_node_port_outside_the_range_is_said_if_there_is_one() {
+    let said = |node_port_range| {
+        let ported = service("web", |s| s.ports[0].node_port = Some(29999));
+        let (desired, notices) = computed(NodeConfig { node_port_range, ..config() }, vec![node("n1", 1), ported]);
+        assert!(servers(&desired).contains_key("192.168.1.1:29999/Tcp"), "it is served all the same");
+        notices.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(said(None), <[String; 0]>::default());
+    assert_eq!(said(Some((29999, 30010))), <[String; 0]>::default());
+    let notices = said(Some((30000, 30010)));
+    assert!(notices.len() == 1 && notices[0].contains("spec.ports[0].nodePort"), "{notices:?}");
+    assert!(notices[0].contains("29999 is outside --service-node-port-range 30000-30010"), "{notices:?}");
+}
+
+#[test]
+fn timeouts_of_connections_are_parameters_if_they_are_given() {
+    let timeouts = |config: NodeConfig| -> Vec<(String, i64)> {
+        let (desired, _) = computed(config, vec![node("n1", 1)]);
+        desired.sysctl.into_iter().filter(|(key, _)| key.contains("timeout")).map(|(k, v)| (k.to_string(), v)).collect()
+    };
+    assert_eq!(timeouts(config()), []);
+    let given = NodeConfig { ipvs_timeouts_s: [600, 0, 30], ..config() };
+    assert_eq!(timeouts(given.clone()), [("ipvs/timeout-tcp".into(), 600), ("ipvs/timeout-udp".into(), 30)]);
+    assert_eq!(timeouts(NodeConfig { run_service_proxy: false, ..given }), []);
+}
+
+#[test]
 fn health_checks_count_ready_endpoints_of_this_node() {
     let check = |s: &mut Service| {
         (s.external_traffic_policy, s.health_check_node_port) = (TrafficPolicy::Local, Some(31000));
@@ -702,6 +769,7 @@ fn apply_all(desired: &mut Desired, ops: Ops) -> Result<(), TestCaseError> {
     apply(&mut desired.pod, ops.pod)?;
     apply(&mut desired.route, ops.route)?;
     apply(&mut desired.ipvs, ops.ipvs)?;
+    apply(&mut desired.file, ops.file)?;
     apply(&mut desired.bgp, ops.bgp)
 }
 
@@ -722,7 +790,7 @@ proptest! {
     fn incremental_equals_from_scratch(
         steps in prop::collection::vec(step(), 1..60), mesh in any::<bool>(), overlay in some_overlay(),
     ) {
-        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, enable_ipv6: true, overlay, ..config() };
+        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, node_port_on_all: mesh, enable_ipv6: true, overlay, ..config() };
         let mut compute = Compute::new(config.clone());
         let mut applied = Desired::default();
         let mut standing = BTreeSet::new();

@@ -62,18 +62,34 @@ fn cidrs(words: &Words, name: &str, notices: &mut Notices) -> Option<Vec<IpNet>>
     Some(entries.filter_map(|t| notices.parse(field(name), t, "a CIDR")).collect())
 }
 
-/// One order of sources everywhere: `pod-cidr`, `pod-cidrs`, `spec.podCIDRs`, `spec.podCIDR`.
+/// One order of sources everywhere: `pod-cidr`, `pod-cidrs`, `spec.podCIDRs`, `spec.podCIDR`. The first that has a CIDR
+/// counts, whole; a source with nothing but mistakes counts as absent.
 fn pod_cidrs(words: &Words, list: Option<Vec<String>>, one: Option<String>, notices: &mut Notices) -> Vec<IpNet> {
     for name in ["kube-router.io/pod-cidr", "kube-router.io/pod-cidrs"] {
-        if let Some(found) = cidrs(words, name, notices) {
-            return found;
+        match cidrs(words, name, notices) {
+            Some(found) if !found.is_empty() => return networks(found),
+            _ => {}
         }
     }
-    let (name, texts) = match list {
-        Some(list) if !list.is_empty() => ("spec.podCIDRs", list),
-        _ => ("spec.podCIDR", one.into_iter().filter(|t| !t.is_empty()).collect()),
-    };
-    texts.iter().filter_map(|t| notices.parse(name, t, "a CIDR")).collect()
+    for (name, texts) in [("spec.podCIDRs", list.unwrap_or_default()), ("spec.podCIDR", one.into_iter().collect())] {
+        let texts = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        let found: Vec<IpNet> = texts.filter_map(|text| notices.parse(name, text, "a CIDR")).collect();
+        if !found.is_empty() {
+            return networks(found);
+        }
+    }
+    vec![]
+}
+
+/// Each network once, as Go reads a CIDR: without the host's bits.
+fn networks(cidrs: Vec<IpNet>) -> Vec<IpNet> {
+    let mut found: Vec<IpNet> = vec![];
+    for network in cidrs.iter().map(IpNet::trunc) {
+        if !found.contains(&network) {
+            found.push(network);
+        }
+    }
+    found
 }
 
 fn number(words: &Words, name: &str, notices: &mut Notices) -> Option<u32> {

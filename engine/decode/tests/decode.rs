@@ -174,6 +174,36 @@ fn a_nodes_pod_cidrs_have_one_order_of_sources() {
 }
 
 #[test]
+fn a_source_of_pod_cidrs_without_a_good_item_counts_as_absent() {
+    let read_node = |annotations: Value, spec: Value| {
+        let (object, notices) = read(&json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "annotations": annotations}, "spec": spec,
+        }));
+        let Object::Node(node) = object else { panic!("{object:?}") };
+        (node.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), notices)
+    };
+    let (one, many) = ("kube-router.io/pod-cidr", "kube-router.io/pod-cidrs");
+    let spec = json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]});
+    type Case<'a> = (Value, Value, &'a [&'a str], usize);
+    let cases: [Case<'_>; 9] = [
+        (json!({one: " 10.4.0.0/24 "}), spec.clone(), &["10.4.0.0/24"], 0),
+        (json!({one: "10.4.0.0"}), spec.clone(), &["10.1.0.0/24", "fd00:1::/64"], 1),
+        (json!({one: "", many: " , "}), spec.clone(), &["10.1.0.0/24", "fd00:1::/64"], 0),
+        (json!({one: "bad", many: "10.5.0.0/24 ,worse, fd05::/64"}), spec.clone(), &["10.5.0.0/24", "fd05::/64"], 2),
+        (json!({many: "10.5.0.7/24,10.5.0.9/24"}), spec, &["10.5.0.0/24"], 0),
+        (json!({}), json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["nonsense"]}), &["10.1.0.0/24"], 1),
+        (json!({}), json!({"podCIDR": " 10.1.0.0/24 ", "podCIDRs": [""]}), &["10.1.0.0/24"], 0),
+        (json!({}), json!({"podCIDR": "10.1/24"}), &[], 1),
+        (json!({}), json!({}), &[], 0),
+    ];
+    for (annotations, spec, wanted, mistakes) in cases {
+        let (found, notices) = read_node(annotations.clone(), spec.clone());
+        assert_eq!(found, wanted, "{annotations} {spec}");
+        assert_eq!(notices.len(), mistakes, "{annotations} {spec}: {notices:?}");
+    }
+}
+
+#[test]
 fn bgp_annotations_of_a_node() {
     let (n, notices) = node(json!({
         "kube-router.io/node.asn": "0xfde9",

@@ -14,6 +14,8 @@ pub struct Interface {
     pub up: bool,
     /// `IFF_LOWER_UP`: there is something at the other end.
     pub carrier: bool,
+    /// Largest packet, octets; 0: not known.
+    pub mtu: u32,
     /// The host's own addresses on it, sorted.
     pub addresses: Vec<IpAddr>,
     /// Prefixes whose hosts are on the link, sorted, host bits cleared.

@@ -111,3 +111,7 @@ pub enum Forwarding {
     /// Tunnel: the packet is wrapped in IPIP to the real server, which answers the client itself.
     Tunnel,
 }
+
+/// The timeouts of all connections, as keys of the plane [`crate::Sysctl`] that are no files: established TCP, TCP after
+/// a FIN, UDP. In seconds, from 1 (`ipvsadm --set`).
+pub const TIMEOUTS: [&str; 3] = ["ipvs/timeout-tcp", "ipvs/timeout-tcpfin", "ipvs/timeout-udp"];

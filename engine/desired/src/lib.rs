@@ -12,6 +12,7 @@ extern crate alloc;
 
 pub mod bgp;
 mod event;
+mod file;
 pub mod filter;
 pub mod ipvs;
 mod net;
@@ -22,6 +23,7 @@ mod tunnel;
 
 pub use bgp::Bgp;
 pub use event::{Interface, KernelEvent};
+pub use file::{File, FileValue, file_errno};
 pub use filter::Filter;
 pub use ipvs::Ipvs;
 pub use net::{Addr, AddrKey, AddrValue, Link, LinkKind, LinkValue, Sysctl};

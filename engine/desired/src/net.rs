@@ -17,9 +17,9 @@ impl Plane for Sysctl {
 
 /// Network interfaces that we make. Key: interface name.
 ///
-/// Ours are the interfaces that kube-router names, `kube-dummy-if` and tunnels to other nodes ([`Tunnel::is_ours`]), and
-/// the UDP ports on which packets of tunnels arrive ([`crate::receive_port`]). The order of names is that of
-/// dependency: what stands before a tunnel is the port.
+/// Ours are the interfaces that kube-router names: `kube-dummy-if`, and `kube-bridge` of the pods, which is adopted if it
+/// is there and never replaced; tunnels to other nodes ([`Tunnel::is_ours`]), and the UDP ports on which packets of tunnels
+/// arrive ([`crate::receive_port`]). The order of names is that of dependency: what stands before a tunnel is the port.
 ///
 /// Two IPv6 addresses may lead to one name of a tunnel, once in a million million pairs. Then the lower address has it,
 /// and nothing is sent to the other one through a tunnel.
@@ -39,6 +39,8 @@ pub struct LinkValue {
     pub kind: LinkKind,
     /// `IFF_UP`
     pub up: bool,
+    /// Largest packet, octets. `None`: the kernel's choice, or somebody else's.
+    pub mtu: Option<u32>,
 }
 
 /// `IFLA_INFO_KIND`

@@ -38,13 +38,15 @@ pub enum PlaneId {
     Pod,
     /// [`crate::Ipvs`]
     Ipvs,
+    /// [`crate::File`]
+    File,
     /// [`crate::Bgp`]
     Bgp,
 }
 
 impl PlaneId {
     /// Every plane in rank order.
-    pub const ALL: [PlaneId; 9] = [
+    pub const ALL: [PlaneId; 10] = [
         PlaneId::Sysctl,
         PlaneId::Link,
         PlaneId::Addr,
@@ -53,6 +55,7 @@ impl PlaneId {
         PlaneId::Route,
         PlaneId::Pod,
         PlaneId::Ipvs,
+        PlaneId::File,
         PlaneId::Bgp,
     ];
 
@@ -67,6 +70,7 @@ impl PlaneId {
             PlaneId::Route => "route",
             PlaneId::Pod => "pod",
             PlaneId::Ipvs => "ipvs",
+            PlaneId::File => "file",
             PlaneId::Bgp => "bgp",
         }
     }

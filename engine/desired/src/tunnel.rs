@@ -81,5 +81,8 @@ pub fn receive_port(family: Family, port: u16) -> (Arc<str>, LinkValue) {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
-    (format!("gue/{port}/{name}").into(), LinkValue { kind: LinkKind::ReceivePort { family, port }, up: true })
+    (
+        format!("gue/{port}/{name}").into(),
+        LinkValue { kind: LinkKind::ReceivePort { family, port }, up: true, mtu: None },
+    )
 }

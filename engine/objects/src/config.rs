@@ -3,6 +3,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use ipnet::IpNet;
 
@@ -195,8 +196,8 @@ pub enum Role {
 pub struct Overlay {
     /// `--overlay-type=full`: to all other nodes, not only to those of other subnets.
     pub full: bool,
-    /// `--overlay-encap=fou`: through UDP. Otherwise it is IP in IP.
-    pub udp: bool,
+    /// `--overlay-encap=fou`: through UDP, to this port (`--overlay-encap-port`). `None`: IP in IP.
+    pub port: Option<u16>,
 }
 
 /// The daemon's configuration, one field per kube-router flag. Defaults are kube-router's.
@@ -258,6 +259,26 @@ pub struct NodeConfig {
     pub health: Option<SocketAddr>,
     /// `--metrics-addr`, `--metrics-port` and `--metrics-path`: where Prometheus is answered; `None`: nowhere.
     pub metrics: Option<(SocketAddr, String)>,
+    /// `--enable-pprof`: a CPU profile is taken for whoever asks at localhost.
+    pub pprof: bool,
+    /// `--nodeport-bindon-all-ip`: node ports on every address of the node.
+    pub node_port_on_all: bool,
+    /// `--service-node-port-range`, if it was given: others are worth a notice.
+    pub node_port_range: Option<(u16, u16)>,
+    /// `--service-tcp-timeout`, `--service-tcpfin-timeout` and `--service-udp-timeout` in seconds; 0: as it is.
+    pub ipvs_timeouts_s: [u64; 3],
+    /// `--ipvs-sync-period`: the planes of the proxy are looked at at least so often.
+    pub ipvs_sync: Duration,
+    /// The shorter of `--routes-sync-period` and `--injected-routes-sync-period`, of routes and rules.
+    pub routes_sync: Duration,
+    /// `--enable-cni`: the bridge of pods and the CNI configuration are kept.
+    pub enable_cni: bool,
+    /// The CNI configuration (`KUBE_ROUTER_CNI_CONF_FILE`), an absolute path; `None`: there is none to keep.
+    pub cni_file: Option<Arc<str>>,
+    /// `--auto-mtu`: pods get the MTU of the node's interface, less what the overlay needs.
+    pub auto_mtu: bool,
+    /// `--enable-pod-egress`: what pods send out of the cluster is masqueraded.
+    pub enable_pod_egress: bool,
     /// `--hairpin-mode`
     pub hairpin_mode: bool,
     /// `--masquerade-all`
@@ -312,6 +333,16 @@ impl NodeConfig {
             admin: vec![],
             health: None,
             metrics: None,
+            pprof: false,
+            node_port_on_all: false,
+            node_port_range: None,
+            ipvs_timeouts_s: [0; 3],
+            ipvs_sync: Duration::from_secs(300),
+            routes_sync: Duration::from_secs(60),
+            enable_cni: true,
+            cni_file: None,
+            auto_mtu: true,
+            enable_pod_egress: true,
             hairpin_mode: false,
             masquerade_all: false,
             ipvs_permit_all: true,

@@ -172,3 +172,41 @@ pub struct Service {
     /// What it says of addresses of type LoadBalancer that are to be given to it.
     pub wish: LoadBalancerWish,
 }
+
+impl Service {
+    /// A service of type ClusterIP that says nothing of itself.
+    pub const fn new(name: ObjectName) -> Self {
+        Service {
+            name,
+            created_s: 0,
+            service_type: ServiceType::ClusterIp,
+            cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            ports: Vec::new(),
+            session_affinity_s: None,
+            internal_traffic_policy: TrafficPolicy::Cluster,
+            external_traffic_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            foreign_proxy: false,
+            headless_label: false,
+            scheduler: Scheduler::Rr,
+            sched_fallback: false,
+            sched_port: false,
+            dsr_tunnel: false,
+            hairpin: false,
+            hairpin_external_ips: false,
+            local: false,
+            skip_lb_ips: false,
+            advertise: Advertise { cluster_ip: None, external_ip: None, load_balancer_ip: None },
+            wish: LoadBalancerWish {
+                class: None,
+                ipv6: Vec::new(),
+                policy: FamilyPolicy::Single,
+                requested: Vec::new(),
+                sharing_key: None,
+                proxied_ips: Vec::new(),
+            },
+        }
+    }
+}

@@ -19,29 +19,11 @@ fn ip(text: &str) -> IpAddr {
 
 fn service(name: &str, created_s: i64) -> Service {
     Service {
-        name: ObjectName::new("default", name),
         created_s,
         service_type: ServiceType::LoadBalancer,
-        cluster_ips: vec![],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
         ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        session_affinity_s: None,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        foreign_proxy: false,
-        headless_label: false,
-        scheduler: Scheduler::Rr,
-        sched_fallback: false,
-        sched_port: false,
-        dsr_tunnel: false,
-        hairpin: false,
-        hairpin_external_ips: false,
-        local: false,
-        skip_lb_ips: false,
-        advertise: Advertise::default(),
         wish: LoadBalancerWish { ipv6: vec![false], ..LoadBalancerWish::default() },
+        ..Service::new(ObjectName::new("default", name))
     }
 }
 

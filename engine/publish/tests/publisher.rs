@@ -12,29 +12,10 @@ fn s(seconds: u64) -> Duration {
 
 fn service(name: &str) -> Arc<Service> {
     Arc::new(Service {
-        name: ObjectName::new("default", name),
         created_s: 1,
         service_type: ServiceType::LoadBalancer,
-        cluster_ips: vec![],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
-        ports: vec![],
-        session_affinity_s: None,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        foreign_proxy: false,
-        headless_label: false,
-        scheduler: Scheduler::Rr,
-        sched_fallback: false,
-        sched_port: false,
-        dsr_tunnel: false,
-        hairpin: false,
-        hairpin_external_ips: false,
-        local: false,
-        skip_lb_ips: false,
-        advertise: Advertise::default(),
         wish: LoadBalancerWish { ipv6: vec![false], ..LoadBalancerWish::default() },
+        ..Service::new(ObjectName::new("default", name))
     })
 }
 

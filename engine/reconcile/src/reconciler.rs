@@ -146,6 +146,13 @@ impl<P: Plane> Reconciler<P> {
         self
     }
 
+    /// Replaces [`Config::resync`].
+    #[must_use]
+    pub const fn with_resync(mut self, resync: Time) -> Self {
+        self.config.resync = resync;
+        self
+    }
+
     /// Changes what should be.
     pub fn desire(&mut self, op: Op<P>) {
         self.desire_since(op, None);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use fairway_desired::{
-    Addr, AddrKey, AddrValue, Backend, Fault, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue, OVERLAY_TABLE, Op,
-    Outcome, PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule, RuleKey, RuleValue,
-    Sysctl, Table, Tunnel, receive_port,
+    Addr, AddrKey, AddrValue, Backend, Fault, File, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue,
+    OVERLAY_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule,
+    RuleKey, RuleValue, Sysctl, Table, Tunnel, receive_port,
 };
 use ipnet::IpNet;
 
-use crate::kernel::{DUMMY, EEXIST, EINVAL, ENODEV, Injected, Kernel, Wire};
+use crate::kernel::{BRIDGE, DUMMY, EEXIST, EINVAL, ENODEV, Injected, Kernel, MTUS, Wire};
 
 /// Priorities of our policy routing rules.
 const OUR_PRIORITIES: [u32; 2] = [32764, 32765];
@@ -74,7 +74,9 @@ impl Kernel {
         {
             return Outcome::Refused(EINVAL);
         }
-        if self.links.get(name).is_some_and(|link| !our_link(name, &link.wire)) {
+        let there = self.links.get(name).map(|link| link.wire.clone());
+        let bridge = **name == *BRIDGE;
+        if there.as_ref().is_some_and(|wire| !bridge && !our_link(name, wire)) {
             return Outcome::Foreign;
         }
         match op {
@@ -85,7 +87,7 @@ impl Kernel {
                 self.ports.insert((*family, *port));
                 Outcome::Done
             }
-            Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up }) => self.put_tunnel(name, *tunnel, *up),
+            Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up, .. }) => self.put_tunnel(name, *tunnel, *up),
             Op::Put(_, value) => {
                 let wire = match value.kind {
                     LinkKind::Dummy => Wire::Dummy,
@@ -95,15 +97,34 @@ impl Kernel {
                 if name.is_empty() || name.len() > 15 {
                     return Outcome::Refused(EINVAL);
                 }
-                if self.links.get(name).is_some_and(|l| l.wire != wire) {
+                let other = there.as_ref().is_some_and(|there| *there != wire);
+                if other && bridge {
+                    return Outcome::Foreign;
+                }
+                // What is not the right kind goes before anything is refused.
+                let refused = value.mtu.is_some_and(|mtu| !MTUS.contains(&mtu));
+                if other {
                     self.remove_link(name);
+                }
+                if refused && let Some(link) = self.links.get_mut(name) {
+                    // The other requests are carried out.
+                    link.mtu_ours = false;
+                    self.set_up(name, value.up);
+                }
+                if refused {
+                    return Outcome::Refused(EINVAL);
                 }
                 if !self.links.contains_key(name) {
                     self.add_link(name, wire);
                 }
                 self.set_up(name, value.up);
+                if let Some(link) = self.links.get_mut(name) {
+                    link.mtu_ours = value.mtu.is_some();
+                    link.mtu = value.mtu.unwrap_or(link.mtu);
+                }
                 Outcome::Done
             }
+            Op::Del(_) if bridge && there.is_some() => Outcome::Foreign,
             Op::Del(_) if self.remove_link(name) => Outcome::Done,
             Op::Del(_) => {
                 let before = self.ports.len();
@@ -230,16 +251,19 @@ impl Backend<Sysctl> for Kernel {
 impl Backend<Link> for Kernel {
     fn observe(&mut self) -> Result<Table<Link>, Fault> {
         self.read::<Link>(|kernel| {
-            let ours = kernel.links.iter().filter(|(name, link)| our_link(name, &link.wire));
-            let links = ours.map(|(name, link)| {
-                let kind = match link.wire {
-                    Wire::PointToPoint(tunnel) => LinkKind::Tunnel(tunnel),
-                    Wire::Bridge => LinkKind::Bridge,
-                    _ => LinkKind::Dummy,
+            let ours = kernel.links.iter().filter_map(|(name, link)| {
+                let kind = match (&**name, &link.wire) {
+                    (name, Wire::PointToPoint(tunnel)) if Tunnel::is_ours(name, tunnel.remote) => {
+                        LinkKind::Tunnel(*tunnel)
+                    }
+                    (DUMMY | BRIDGE, Wire::Bridge) => LinkKind::Bridge,
+                    (DUMMY, wire) if !matches!(wire, Wire::PointToPoint(_)) => LinkKind::Dummy,
+                    _ => return None,
                 };
-                (name.clone(), LinkValue { kind, up: link.up })
+                let value = LinkValue { kind, up: link.up, mtu: link.mtu_ours.then_some(link.mtu) };
+                Some((name.clone(), value))
             });
-            links.chain(kernel.ports.iter().map(|(family, port)| receive_port(*family, *port))).collect()
+            ours.chain(kernel.ports.iter().map(|(family, port)| receive_port(*family, *port))).collect()
         })
     }
 
@@ -304,6 +328,26 @@ impl Backend<Ipvs> for Kernel {
 
     fn apply(&mut self, ops: &[Op<Ipvs>]) -> Result<Vec<Outcome>, Fault> {
         self.write(ops, |kernel, ops| ops.iter().map(|op| kernel.ipvs.apply(op)).collect())
+    }
+}
+
+impl Backend<File> for Kernel {
+    fn observe(&mut self) -> Result<Table<File>, Fault> {
+        self.read::<File>(|kernel| kernel.files.clone())
+    }
+
+    fn apply(&mut self, ops: &[Op<File>]) -> Result<Vec<Outcome>, Fault> {
+        self.write(ops, |kernel, ops| {
+            let one = |op: &Op<File>| match op {
+                Op::Put(path, value) => {
+                    kernel.files.insert(path.clone(), value.clone());
+                    Outcome::Done
+                }
+                Op::Del(path) if kernel.files.contains_key(path) => Outcome::Refused(EINVAL),
+                Op::Del(_) => Outcome::Gone,
+            };
+            ops.iter().map(one).collect()
+        })
     }
 }
 

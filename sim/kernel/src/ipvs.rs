@@ -12,10 +12,7 @@ use crate::packet::{Ct, Kind, Packet, Tuple};
 use crate::schedule::Cursor;
 
 const SYN_RECEIVED: Duration = Duration::from_secs(60);
-const ESTABLISHED: Duration = Duration::from_secs(900);
-const CLOSING: Duration = Duration::from_secs(120);
 const RESET: Duration = Duration::from_secs(10);
-const DATAGRAM: Duration = Duration::from_secs(300);
 
 /// A virtual server as `ipvsadm -Ln` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +67,16 @@ struct Conn {
 /// How many connections a real server has: open and others.
 pub(crate) type Counts = BTreeMap<(VirtualServerKey, RealServerKey), (u64, u64)>;
 
+/// How long connections are remembered without packets: established TCP, closed TCP, UDP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts(pub(crate) [Duration; 3]);
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts([900, 120, 300].map(Duration::from_secs))
+    }
+}
+
 /// The IPVS state of a host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ipvs {
@@ -80,6 +87,7 @@ pub(crate) struct Ipvs {
     replies: BTreeMap<Tuple, Tuple>,
     ages: BTreeSet<(Duration, Tuple)>,
     counts: Counts,
+    pub(crate) timeouts: Timeouts,
     templates: BTreeMap<(VirtualServerKey, IpAddr), (RealServerKey, Duration)>,
 }
 
@@ -292,16 +300,17 @@ impl Ipvs {
     }
 
     fn saw(&mut self, tuple: Tuple, kind: Kind, now: Duration) {
+        let Timeouts([established, closing, datagram]) = self.timeouts;
         let Some(conn) = self.conns.get_mut(&tuple) else { return };
         self.ages.remove(&(conn.expires, tuple));
         conn.closed |= matches!(kind, Kind::Fin | Kind::Rst);
         let active = !conn.closed && kind != Kind::Datagram;
         let more = match kind {
             Kind::Rst => RESET,
-            _ if conn.closed => CLOSING,
+            _ if conn.closed => closing,
             Kind::Syn | Kind::SynAck => SYN_RECEIVED,
-            Kind::Datagram => DATAGRAM,
-            _ => ESTABLISHED,
+            Kind::Datagram => datagram,
+            _ => established,
         };
         if active != conn.active {
             let count = self.counts.entry((conn.server.clone(), conn.real.clone())).or_default();

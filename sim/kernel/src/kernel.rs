@@ -6,18 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_desired::{
-    Family, Interface, LOCAL_TABLE, MAIN_TABLE, NextHop, PROTO_KERNEL, PlaneId, RouteKey, RouteKind, RouteValue,
-    RuleKey, RuleValue, Tunnel,
+    Family, FileValue, Interface, LOCAL_TABLE, MAIN_TABLE, NextHop, PROTO_KERNEL, PlaneId, RouteKey, RouteKind,
+    RouteValue, RuleKey, RuleValue, Tunnel,
 };
 use ipnet::IpNet;
 
 use crate::conntrack::Conntrack;
 use crate::filter::Ruleset;
-use crate::ipvs::Ipvs;
+use crate::ipvs::{Ipvs, Timeouts};
 use crate::types::{HostId, LanId};
 
 /// The interface that carries service addresses; ours.
 pub(crate) const DUMMY: &str = "kube-dummy-if";
+/// The bridge of the pods; ours, too.
+pub(crate) const BRIDGE: &str = "kube-bridge";
+/// What a wire and a bridge carry, octets.
+const MTU: u32 = 1500;
+const LOOPBACK_MTU: u32 = 65536;
+/// `ETH_MIN_MTU` and `ETH_MAX_MTU`
+pub(crate) const MTUS: std::ops::RangeInclusive<u32> = 68..=65535;
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const ESRCH: i32 = 3;
 pub(crate) const EBUSY: i32 = 16;
@@ -32,7 +39,10 @@ const V6_KERNEL_METRIC: u32 = 256;
 const DEFAULT_TABLE: u32 = 253;
 
 /// Every sysctl we know, with its value at boot.
-const SYSCTLS: [(&str, i64); 13] = [
+const SYSCTLS: [(&str, i64); 17] = [
+    ("ipvs/timeout-tcp", 900),
+    ("ipvs/timeout-tcpfin", 120),
+    ("ipvs/timeout-udp", 300),
     ("net/bridge/bridge-nf-call-ip6tables", 0),
     ("net/bridge/bridge-nf-call-iptables", 0),
     ("net/ipv4/conf/all/arp_announce", 0),
@@ -44,6 +54,7 @@ const SYSCTLS: [(&str, i64); 13] = [
     ("net/ipv4/vs/expire_nodest_conn", 0),
     ("net/ipv4/vs/expire_quiescent_template", 0),
     ("net/ipv4/vs/sloppy_tcp", 0),
+    ("net/ipv6/conf/all/disable_ipv6", 0),
     ("net/ipv6/conf/all/forwarding", 0),
     ("net/ipv6/fib_multipath_hash_policy", 0),
 ];
@@ -51,6 +62,9 @@ const SYSCTLS: [(&str, i64); 13] = [
 /// A sysctl by its place in [`SYSCTLS`]: every packet asks for several, so they are not looked up by name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Switch {
+    TimeoutTcp,
+    TimeoutFin,
+    TimeoutUdp,
     BridgeV6,
     BridgeV4,
     #[expect(dead_code, reason = "accepted and observed, without effect")]
@@ -63,6 +77,8 @@ pub(crate) enum Switch {
     VsExpireNodest,
     VsExpireQuiescent,
     VsSloppyTcp,
+    #[expect(dead_code, reason = "accepted and observed, without effect")]
+    DisableV6,
     ForwardV6,
     HashPolicyV6,
 }
@@ -103,6 +119,10 @@ pub(crate) struct LinkState {
     pub(crate) cut: bool,
     /// The kernel sees that there is something at the other end.
     pub(crate) carrier: bool,
+    /// Largest packet. Packets here have no length, so it has no effect.
+    pub(crate) mtu: u32,
+    /// It is what an agent asked for.
+    pub(crate) mtu_ours: bool,
 }
 
 impl LinkState {
@@ -143,6 +163,8 @@ pub struct Kernel {
     pub(crate) filter: Ruleset,
     pub(crate) conntrack: Conntrack,
     pub(crate) ipvs: Ipvs,
+    /// CNI configurations, as far as they are an agent's.
+    pub(crate) files: BTreeMap<Arc<str>, FileValue>,
     pub(crate) injected: BTreeMap<PlaneId, Vec<(Injected, u32)>>,
     pub(crate) mutations: BTreeMap<PlaneId, u64>,
 }
@@ -165,6 +187,7 @@ impl Kernel {
             filter: Ruleset::default(),
             conntrack: Conntrack::default(),
             ipvs: Ipvs::default(),
+            files: BTreeMap::new(),
             injected: BTreeMap::new(),
             mutations: BTreeMap::new(),
         };
@@ -185,7 +208,9 @@ impl Kernel {
     }
 
     pub(crate) fn add_link(&mut self, name: &str, wire: Wire) {
-        let state = LinkState { wire, up: true, master: None, hairpin: false, cut: false, carrier: true };
+        let mtu = if wire == Wire::Loopback { LOOPBACK_MTU } else { MTU };
+        let (up, carrier) = (true, true);
+        let state = LinkState { wire, up, master: None, hairpin: false, cut: false, carrier, mtu, mtu_ours: false };
         self.links.insert(name.into(), state);
     }
 
@@ -309,6 +334,18 @@ impl Kernel {
         }
     }
 
+    /// Sets the largest packet of an interface, octets, as somebody else than an agent does.
+    pub fn set_mtu(&mut self, link: &str, mtu: u32) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.mtu = mtu;
+        }
+    }
+
+    /// The largest packet of an interface, octets.
+    pub fn mtu(&self, link: &str) -> Option<u32> {
+        self.links.get(link).map(|state| state.mtu)
+    }
+
     /// Whether there is something at the other end of an interface. Without it routes stay, and lead nowhere.
     pub fn set_carrier(&mut self, link: &str, carrier: bool) {
         if let Some(state) = self.links.get_mut(link) {
@@ -328,7 +365,7 @@ impl Kernel {
             on_link.dedup();
             if !addresses.is_empty() || !link.up {
                 let carrier = link.up && link.carrier;
-                all.insert(name.clone(), Interface { up: link.up, carrier, addresses, on_link });
+                all.insert(name.clone(), Interface { up: link.up, carrier, mtu: link.mtu, addresses, on_link });
             }
         }
         all
@@ -500,7 +537,7 @@ impl Kernel {
             }
             if let Some(dev) = &hop.dev {
                 let link = self.links.get(dev).ok_or(ENODEV)?;
-                if !link.up && value.kind == RouteKind::Unicast {
+                if !link.up && (value.kind == RouteKind::Unicast || v6 && value.kind == RouteKind::Local) {
                     return Err(ENETDOWN);
                 }
             }
@@ -578,7 +615,13 @@ impl Kernel {
         if i32::try_from(value).is_err() || (path.ends_with("hash_policy") && !(0..=3).contains(&value)) {
             return Err(EINVAL);
         }
+        if path.starts_with("ipvs/") && value <= 0 {
+            return Err(EINVAL);
+        }
         *slot = value;
+        let timeout = |of: Switch| Duration::from_secs(u64::try_from(self.switch(of)).unwrap_or_default());
+        let timeouts = [Switch::TimeoutTcp, Switch::TimeoutFin, Switch::TimeoutUdp].map(timeout);
+        self.ipvs.timeouts = Timeouts(timeouts);
         Ok(())
     }
 
@@ -613,6 +656,16 @@ impl Kernel {
 
     pub(crate) fn addresses_on<'a>(&'a self, link: &'a str) -> impl Iterator<Item = IpNet> + 'a {
         self.addresses.iter().filter(move |(l, _)| **l == *link).map(|(_, a)| *a)
+    }
+
+    /// Makes or changes a CNI configuration, as somebody else than an agent does.
+    pub fn set_file(&mut self, path: &str, value: FileValue) {
+        self.files.insert(path.into(), value);
+    }
+
+    /// A CNI configuration.
+    pub fn file(&self, path: &str) -> Option<&FileValue> {
+        self.files.get(path)
     }
 
     /// The next calls for a plane fail: after those that were injected before.

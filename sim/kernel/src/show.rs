@@ -91,7 +91,7 @@ impl Kernel {
             PlaneId::Link => lines.extend(self.links.iter().map(|(name, link)| {
                 let state = if link.up { "up" } else { "down" };
                 let master = link.master.as_ref().map(|m| format!(" master {m}")).unwrap_or_default();
-                format!("{name}: {:?} {state}{master}", link.wire)
+                format!("{name}: {:?} {state} mtu {}{master}", link.wire, link.mtu)
             })),
             PlaneId::Addr => lines.extend(self.addresses().map(|(link, address)| format!("{link}: {address}"))),
             PlaneId::Filter => {
@@ -112,6 +112,11 @@ impl Kernel {
                 format!("{table}{}", route_text(key, route))
             })),
             PlaneId::Ipvs => return self.show_virtual_servers(),
+            PlaneId::File => lines.extend(self.files.iter().map(|(path, value)| {
+                let ranges: Vec<String> = value.ranges.iter().map(ToString::to_string).collect();
+                let mtu = value.mtu.map(|mtu| format!(", mtu {mtu}")).unwrap_or_default();
+                format!("{path}: ranges {}{mtu}", ranges.join(" "))
+            })),
             PlaneId::Pod | PlaneId::Bgp => {}
         }
         lines.iter().map(|l| format!("{l}\n")).collect()

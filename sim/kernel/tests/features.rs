@@ -80,7 +80,7 @@ fn lab() -> Lab {
     ] {
         kernel.set_sysctl(path, 1).unwrap();
     }
-    apply::<Link>(kernel, &[Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true })]);
+    apply::<Link>(kernel, &[Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true, mtu: None })]);
     for vip in [VIP4, VIP6] {
         apply::<Addr>(kernel, &[Op::Put(AddrKey { address: ip(vip).into(), link: "kube-dummy-if".into() }, AddrValue)]);
     }

@@ -144,7 +144,7 @@ fn network(reals: &[usize]) -> Net {
         ] {
             kernel.set_sysctl(path, 1).unwrap();
         }
-        let link = LinkValue { kind: LinkKind::Dummy, up: true };
+        let link = LinkValue { kind: LinkKind::Dummy, up: true, mtu: None };
         all_done(Backend::<Link>::apply(kernel, &[Op::Put(DUMMY.into(), link)]));
         let address = AddrKey { address: net("10.96.0.1/32"), link: DUMMY.into() };
         all_done(Backend::<Addr>::apply(kernel, &[Op::Put(address, AddrValue)]));

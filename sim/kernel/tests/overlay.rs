@@ -35,7 +35,7 @@ fn tunnel(local: &str, remote: &str, port: Option<u16>) -> Tunnel {
 }
 
 fn named(name: &str, tunnel: Tunnel) -> Op<Link> {
-    Op::Put(name.into(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true })
+    Op::Put(name.into(), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None })
 }
 
 fn put(tunnel: Tunnel) -> Op<Link> {

@@ -15,7 +15,7 @@ use fairway_scenario::Topology;
 use ipnet::IpNet;
 
 use crate::faulty::Failures;
-use crate::process::Namespace;
+use crate::process::{Namespace, Process};
 use crate::routers::ForeignRouter;
 
 /// `RTPROT_BOOT`: what `ip route add` writes.
@@ -37,6 +37,8 @@ pub(crate) enum Role {
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) role: Role,
+    /// The servers of a tester. Killed before their namespace goes.
+    pub(crate) servers: Vec<Process>,
     pub(crate) space: Arc<Namespace>,
     /// Writes its links, addresses and boot routes, as an operating system does at boot.
     pub(crate) setup: Setup,
@@ -156,6 +158,7 @@ impl Host {
             foreign: None,
             daemon_ran: false,
             watcher: None,
+            servers: vec![],
         };
         host.configure_links(topology)?;
         if role == Role::Tester {

@@ -144,6 +144,7 @@ impl Lab {
         let topology = lab.topology.clone();
         for name in topology.testers.keys() {
             lab.add_host(name, host::Role::Tester)?;
+            lab.start_servers(name)?;
         }
         for (name, router) in &topology.routers {
             lab.add_host(name, host::Role::Router)?;
@@ -157,8 +158,12 @@ impl Lab {
         }
         for (name, node) in &topology.nodes {
             let flags: Vec<String> = scenario.flags.iter().chain(&node.flags).map(|f| f.value.clone()).collect();
-            let (config, notices) =
+            let (mut config, notices) =
                 configure(name, &flags).map_err(|message| ConfigError::Flags { node: name.clone(), message })?;
+            // All hosts share one file system, which is the lab's own here.
+            let folder = format!("/run/cni/{name}");
+            std::fs::create_dir_all(&folder)?;
+            config.cni_file = Some(format!("{folder}/10-kuberouter.conflist").into());
             lab.add_host(name, host::Role::Node)?;
             if let Some(host) = lab.hosts.get_mut(name) {
                 host.config = Some(config);

@@ -144,6 +144,17 @@ impl Lab {
         Ok(true)
     }
 
+    /// Starts the servers of a tester.
+    pub(crate) fn start_servers(&mut self, name: &str) -> io::Result<()> {
+        let ports = self.topology.testers.get(name).map(|tester| tester.serves.clone()).unwrap_or_default();
+        let Some(space) = self.hosts.get(name).map(|host| Arc::clone(&host.space)) else { return Ok(()) };
+        let servers = ports.into_iter().map(|port| self.serve(&space, name, port, false)).collect::<io::Result<_>>()?;
+        if let Some(host) = self.hosts.get_mut(name) {
+            host.servers = servers;
+        }
+        Ok(())
+    }
+
     /// Starts a server and returns when it listens.
     fn serve(&self, space: &Namespace, name: &str, port: u16, udp: bool) -> io::Result<Process> {
         let mut command = Command::new(&self.options.program);

@@ -12,9 +12,9 @@ use fairway_desired::{
 use fairway_mconnect::Report;
 use fairway_node::{Command, RealKernel};
 use fairway_scenario::{
-    Answer, BfdSession, BgpShow, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor,
-    NoticeLine, Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult,
-    VirtualServer,
+    Answer, BfdSession, BgpShow, CniConfig, EndpointState, Fault, LoadMode, LoadRequest, LoadResult, MconnectRequest,
+    Neighbor, NoticeLine, Plane, Protocol, RibPath, Route, Software, Stage, StageError, Target, TraceRequest,
+    TraceResult, VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -94,6 +94,10 @@ impl Stage for Lab {
             (None, Some(router)) => router.bfd().map_err(refused),
             (None, None) => Ok(vec![]),
         }
+    }
+
+    fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
+        self.view_cni(host)
     }
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
@@ -447,6 +451,7 @@ impl Lab {
         }
         let off = self.off.remove(name).ok_or_else(|| StageError::NotFound(format!("host {name}")))?;
         self.add_host(name, off.role).map_err(refused)?;
+        self.start_servers(name).map_err(refused)?;
         if let Some(host) = self.hosts.get_mut(name) {
             host.config = off.config;
             host.flag_notices = off.flag_notices;

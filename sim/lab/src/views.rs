@@ -4,7 +4,10 @@ use fairway_backend_ipvs::IpvsBackend;
 use fairway_backend_route::{RouteBackend, routes};
 use fairway_desired::ipvs::VirtualServerKey;
 use fairway_desired::{Family, MAIN_TABLE, Protocol, RouteKey, RouteKind, RouteValue};
-use fairway_scenario::{Neighbor, NoticeLine, RealServer, RibPath, Route, StageError, VirtualServer};
+use fairway_scenario::{CniConfig, Neighbor, NoticeLine, RealServer, RibPath, Route, StageError, VirtualServer};
+
+use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::clients::refused;
 use crate::host::Host;
@@ -27,6 +30,25 @@ impl Lab {
             (None, Some(router)) => router.neighbors().map_err(refused),
             (None, None) => Ok(vec![]),
         }
+    }
+
+    /// The CNI configuration of a node, read as any JSON.
+    pub(crate) fn view_cni(&self, name: &str) -> Result<Option<CniConfig>, StageError> {
+        let host = self.find(name)?;
+        let Some(path) = host.config.as_ref().and_then(|config| config.cni_file.as_ref()) else { return Ok(None) };
+        let text = match std::fs::read_to_string(&**path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused(error)),
+        };
+        let all: Value = serde_json::from_str(&text).map_err(refused)?;
+        let plugins = all["plugins"].as_array().into_iter().flatten();
+        let Some(bridge) = plugins.into_iter().find(|plugin| plugin["type"] == "bridge") else { return Ok(None) };
+        let sets = bridge["ipam"]["ranges"].as_array().into_iter().flatten().filter_map(Value::as_array).flatten();
+        let subnet = |range: &Value| range["subnet"].as_str().unwrap_or_default().parse::<IpNet>().map_err(refused);
+        let ranges = sets.map(subnet).collect::<Result<_, _>>()?;
+        let mtu = bridge["mtu"].as_u64().and_then(|mtu| u32::try_from(mtu).ok());
+        Ok(Some(CniConfig { ranges, mtu }))
     }
 
     pub(crate) fn view_rib(&self, name: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {

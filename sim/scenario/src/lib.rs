@@ -40,11 +40,11 @@ pub use shape::json_schema;
 pub use sink::{Event, Silent, Sink, TextSink};
 pub use source::{At, Source, Span};
 pub use stage::{
-    Answer, BfdSession, BgpShow, EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest, Neighbor,
-    NoticeLine, RealServer, RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
+    Answer, BfdSession, BgpShow, CniConfig, EndpointState, LoadMode, LoadRequest, LoadResult, MconnectRequest,
+    Neighbor, NoticeLine, RealServer, RibPath, Route, Stage, StageError, TraceRequest, TraceResult, VirtualServer,
 };
 pub use step::{
-    Action, Ask, BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NeighborCondition,
-    NoticeCondition, Origin, Protocol, RibCondition, RouteCondition, Show, SourceMatch, Step, Target, TraceExpect,
-    VirtualServerCondition,
+    Action, Ask, BgpCondition, CniCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect,
+    NeighborCondition, NoticeCondition, Origin, Protocol, RibCondition, RouteCondition, Show, SourceMatch, Step,
+    Target, TraceExpect, VirtualServerCondition,
 };

@@ -202,6 +202,8 @@ pub struct Tester {
     pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// Where its default route points.
     pub gateways: Gateways,
+    /// TCP ports on which an mconnect server answers.
+    pub serves: Vec<u16>,
 }
 
 /// Where the default route of a host points. More than one gateway is ECMP.

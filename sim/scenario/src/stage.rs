@@ -52,6 +52,10 @@ pub trait Stage {
     fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
         Err(StageError::Unsupported(format!("looking at BFD on {host}")))
     }
+    /// The CNI configuration of a node; `None`: there is none.
+    fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
+        Err(StageError::Unsupported(format!("looking at the CNI configuration of {host}")))
+    }
     /// BGP paths of one family of a node or router.
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError>;
     /// What the host's own BGP tool prints of neighbours or paths: the command, and its output. `None` if it has none; then
@@ -149,6 +153,15 @@ pub struct BfdSession {
     pub address: IpAddr,
     /// `AdminDown`, `Down`, `Init`, `Up`.
     pub state: String,
+}
+
+/// What a CNI configuration says of pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CniConfig {
+    /// `ipam.ranges` of the bridge.
+    pub ranges: Vec<IpNet>,
+    /// Its `mtu`.
+    pub mtu: Option<u32>,
 }
 
 /// One row of `gobgp global rib`.

@@ -150,6 +150,8 @@ pub enum Condition {
     Endpoints(EndpointsCondition),
     /// An IPVS virtual server.
     VirtualServer(VirtualServerCondition),
+    /// The CNI configuration of a node.
+    Cni(CniCondition),
     /// A standing notice.
     Notice(NoticeCondition),
     /// No notice stands at all.
@@ -282,6 +284,17 @@ pub struct VirtualServerCondition {
     pub scheduler: Option<String>,
     /// Whether clients stick to a real server.
     pub persistent: Option<bool>,
+}
+
+/// What a CNI configuration should say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CniCondition {
+    /// Node.
+    pub on: String,
+    /// The networks from which pods get addresses, all of them and in this order.
+    pub ranges: Option<Vec<IpNet>>,
+    /// Largest packet of pods, octets.
+    pub mtu: Option<Count>,
 }
 
 /// A notice to look for among the standing ones.

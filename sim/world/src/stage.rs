@@ -7,8 +7,8 @@ use fairway_bgp as bgp;
 use fairway_desired::{KernelEvent, MAIN_TABLE, NextHop, PlaneId, Protocol, RouteKey, RouteKind, RouteValue};
 use fairway_kernel::{Connect, Injected};
 use fairway_scenario::{
-    BfdSession, EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
-    Origin, Plane, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    BfdSession, CniConfig, EndpointState, Fault, KernelFail, LoadRequest, LoadResult, MconnectRequest, Neighbor,
+    NoticeLine, Origin, Plane, RibPath, Route, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -244,6 +244,13 @@ impl Stage for World {
     fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
         let host = self.find_host(host)?;
         Ok(self.hosts[host].agent.as_ref().map(fairway_stage::bfd).unwrap_or_default())
+    }
+
+    fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
+        let host = self.find_host(host)?;
+        let file = self.hosts[host].config.as_ref().and_then(|config| config.cni_file.clone());
+        let value = file.and_then(|file| self.fabric.kernel(self.hosts[host].id).file(&file).cloned());
+        Ok(value.map(|value| CniConfig { ranges: value.ranges, mtu: value.mtu }))
     }
 
     fn rib(&mut self, host: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
@@ -482,7 +489,7 @@ impl World {
             Rule::ID => wipe::<Rule>(kernel),
             Route::ID => wipe::<Route>(kernel),
             Ipvs::ID => wipe::<Ipvs>(kernel),
-            PlaneId::Sysctl | PlaneId::Pod | PlaneId::Bgp => {
+            PlaneId::Sysctl | PlaneId::Pod | PlaneId::File | PlaneId::Bgp => {
                 return Err(StageError::Unsupported(format!("deleting {} is not possible", plane.as_str())));
             }
         };

@@ -1,6 +1,6 @@
 //! From a scenario's topology to hosts, wires and addresses.
 
-use fairway_desired::{MAIN_TABLE, NextHop, RouteKey, RouteKind, RouteValue};
+use fairway_desired::{MAIN_TABLE, NextHop, Protocol, RouteKey, RouteKind, RouteValue};
 use fairway_scenario::{Scenario, Topology};
 use fairway_stage::{Cluster, ConfigError, Configure, router_config};
 use ipnet::IpNet;
@@ -25,8 +25,9 @@ impl World {
         let mut agents = vec![];
         for (name, node) in &topology.nodes {
             let flags: Vec<String> = scenario.flags.iter().chain(&node.flags).map(|f| f.value.clone()).collect();
-            let (config, notices) =
+            let (mut config, notices) =
                 configure(name, &flags).map_err(|message| ConfigError::Flags { node: name.clone(), message })?;
+            config.cni_file = Some("/etc/cni/net.d/10-kuberouter.conflist".into());
             let host = world.wire_host(topology, name, Role::Node);
             world.hosts[host].config = Some(config);
             world.hosts[host].flag_notices = notices;
@@ -66,6 +67,10 @@ impl World {
         }
         self.configure_links(host, topology);
         if role == Role::Tester {
+            for port in topology.testers.get(name).into_iter().flat_map(|tester| &tester.serves) {
+                let listening = self.fabric.listen(id, Protocol::Tcp, None, *port, name);
+                debug_assert!(listening.is_ok(), "a host that was just made has no other server on {port}");
+            }
             for path in ["net/ipv4/fib_multipath_hash_policy", "net/ipv6/fib_multipath_hash_policy"] {
                 let set = self.fabric.kernel_mut(id).set_sysctl(path, 1);
                 debug_assert!(set.is_ok(), "{path} exists in every namespace");

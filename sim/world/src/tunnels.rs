@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use fairway_desired::{
-    Addr, Backend, Family, Fault, Filter, Ipvs, Link, Op, Outcome, Pod, PodKey, PodValue, Route, Rule, Sysctl, Table,
+    Addr, Backend, Family, Fault, File, Filter, Ipvs, Link, Op, Outcome, Pod, PodKey, PodValue, Route, Rule, Sysctl,
+    Table,
 };
 use fairway_kernel::{Fabric, HostId};
 use ipnet::IpNet;
@@ -83,4 +84,4 @@ macro_rules! of_the_node {
     };
 }
 
-of_the_node!(Sysctl, Link, Addr, Filter, Rule, Route, Ipvs);
+of_the_node!(Sysctl, Link, Addr, Filter, Rule, Route, Ipvs, File);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fairway_agent::{Agent, Input, Output, bfd, bgp, serve};
 use fairway_desired::{
-    Addr, Backend, Fault, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table, ipvs,
+    Addr, Backend, Fault, File, Filter, Ipvs, Link, Op, Outcome, Plane, PlaneId, Pod, Route, Rule, Sysctl, Table, ipvs,
 };
 use fairway_objects::{
     Advertise, BgpPeer, Delta, Endpoint, EndpointPort, EndpointSlice, Kind, Node, NodeConfig, Object, ObjectName,
@@ -122,6 +122,7 @@ pub(crate) struct Kernel {
     pub(crate) route: Table<Route>,
     pub(crate) pod: Table<Pod>,
     pub(crate) ipvs: Table<Ipvs>,
+    pub(crate) file: Table<File>,
     /// Every op: plane, whether it is a put, the key.
     pub(crate) log: Vec<(PlaneId, bool, String)>,
     /// Virtual servers of this address are refused.
@@ -151,7 +152,7 @@ macro_rules! has {
     })* };
 }
 
-has!(Sysctl sysctl, Filter filter, Rule rule, Route route, Pod pod);
+has!(Sysctl sysctl, Filter filter, Rule rule, Route route, Pod pod, File file);
 
 impl Has<Link> for Kernel {
     fn table(&mut self) -> &mut Table<Link> {

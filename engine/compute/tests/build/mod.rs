@@ -30,6 +30,7 @@ pub(crate) fn config() -> NodeConfig {
         service_cluster_ip_range: vec![net("12.0.0.0/16")],
         service_external_ip_range: vec![net("10.0.0.0/24")],
         overlay: None,
+        cni_file: Some("/etc/cni/net.d/10-kuberouter.conflist".into()),
         ..NodeConfig::new("n1")
     }
 }
@@ -170,8 +171,10 @@ impl Model {
 }
 
 fn some_node() -> impl Strategy<Value = Object> {
-    (0u8..3, prop_oneof![4 => Just(0u8), 1 => 1u8..4], any::<bool>(), prop::option::of(64512u32..64514), any::<bool>())
-        .prop_map(|(n, moved, v6, asn, cidr)| {
+    let moved = prop_oneof![4 => Just(0u8), 1 => 1u8..4];
+    let asn = prop::option::of(64512u32..64514);
+    (0u8..3, moved, any::<bool>(), asn, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        |(n, moved, v6, asn, cidr, around)| {
             let mut node = node_object(&format!("n{}", n + 1), n + 1 + moved * 10);
             if v6 {
                 node.internal_ips.push(ip(&format!("fd00::{}", n + 1)));
@@ -182,9 +185,13 @@ fn some_node() -> impl Strategy<Value = Object> {
             if !cidr {
                 node.pod_cidrs = vec![net("11.0.9.0/24")];
             }
+            if around {
+                node.pod_cidrs.push(net("11.0.0.0/16"));
+            }
             node.asn = asn;
             Object::Node(Arc::new(node))
-        })
+        },
+    )
 }
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -252,19 +259,22 @@ fn some_object() -> impl Strategy<Value = Object> {
 }
 
 pub(crate) fn some_overlay() -> impl Strategy<Value = Option<Overlay>> {
-    prop::option::of((any::<bool>(), any::<bool>()).prop_map(|(full, udp)| Overlay { full, udp }))
+    prop::option::of((any::<bool>(), any::<bool>()).prop_map(|(full, udp)| Overlay { full, port: udp.then_some(5555) }))
 }
 
 /// An interface with this address, given with the length of its prefix.
 pub(crate) fn interface(address: &str, up: bool, carrier: bool) -> Interface {
     let net = net(address);
-    Interface { up, carrier, addresses: vec![net.addr()], on_link: vec![net.trunc()] }
+    Interface { up, carrier, mtu: 1500, addresses: vec![net.addr()], on_link: vec![net.trunc()] }
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let address = prop::sample::select(vec!["192.168.1.1/24", "192.168.1.3/32", "192.168.0.1/16", "10.0.0.1/24"]);
-    let interface = (prop::sample::select(vec!["eth1", "eth2"]), address, any::<(bool, bool, bool)>()).prop_map(
-        |(name, address, (there, up, carrier))| Step::Interface(name, there.then(|| interface(address, up, carrier))),
+    let mtu = prop::sample::select(vec![0, 1400, 1500]);
+    let interface = (prop::sample::select(vec!["eth1", "eth2"]), address, mtu, any::<(bool, bool, bool)>()).prop_map(
+        |(name, address, mtu, (there, up, carrier))| {
+            Step::Interface(name, there.then(|| Interface { mtu, ..interface(address, up, carrier) }))
+        },
     );
     let learned = (
         prop::sample::select(vec!["11.0.2.0/24", "11.0.9.0/24", "10.9.0.0/16", "fd00:11::/64"]),

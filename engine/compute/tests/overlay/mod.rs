@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairway_compute::{Changes, Compute, overlay_overhead};
+use fairway_compute::{Changes, Compute};
 use fairway_desired::{Interface, Learned, LinkKind, OVERLAY_TABLE, Op, RouteValue, Tunnel};
 use fairway_objects::*;
 
 use crate::build::*;
 
-const SUBNET: Overlay = Overlay { full: false, udp: false };
-const FULL: Overlay = Overlay { full: true, udp: false };
-const UDP: Overlay = Overlay { full: false, udp: true };
+const SUBNET: Overlay = Overlay { full: false, port: None };
+const FULL: Overlay = Overlay { full: true, port: None };
+const UDP: Overlay = Overlay { full: false, port: Some(5555) };
 
 /// Node n1 at 192.168.1.1 and fd00:1::1, of one subnet with n2; n3 is in another one, and all their pods are known.
 struct Cluster {
@@ -31,6 +31,7 @@ fn eth1() -> Interface {
         carrier: true,
         addresses: vec![ip("192.168.1.1"), ip("fd00:1::1")],
         on_link: vec![net("192.168.1.0/24"), net("fd00:1::/64")],
+        mtu: 1500,
     }
 }
 
@@ -146,20 +147,6 @@ fn without_an_overlay_there_is_nothing_of_it() {
     let cluster = Cluster::new(None);
     assert_eq!(cluster.routes(MAIN), map([("11.0.2.0/24", "via 192.168.1.2"), ("fd00:11:2::/64", "via fd00:1::2")]));
     assert!(cluster.links().is_empty() && cluster.rules().is_empty() && cluster.routes(OVERLAY_TABLE).is_empty());
-    let router = NodeConfig { overlay: Some(FULL), ..NodeConfig::new("n1") };
-    let off = NodeConfig { run_router: false, ..router.clone() };
-    assert_eq!((overlay_overhead(&router), overlay_overhead(&off)), (20, 0));
-}
-
-#[test]
-fn what_the_overlay_adds_to_a_packet() {
-    let config = |overlay, enable_ipv6| NodeConfig { overlay, enable_ipv6, ..NodeConfig::new("n1") };
-    assert_eq!(overlay_overhead(&config(Some(SUBNET), false)), 20, "an IPv4 header");
-    assert_eq!(overlay_overhead(&config(Some(SUBNET), true)), 40, "an IPv6 header");
-    assert_eq!(overlay_overhead(&config(Some(UDP), false)), 32, "with UDP and GUE");
-    assert_eq!(overlay_overhead(&config(Some(UDP), true)), 52);
-    assert_eq!(overlay_overhead(&config(None, true)), 0);
-    assert_eq!(overlay_overhead(&NodeConfig { overlay: Some(UDP), ..router() }), 0);
 }
 
 #[test]

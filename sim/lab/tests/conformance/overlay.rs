@@ -35,7 +35,7 @@ fn tunnel_op() -> impl Strategy<Value = Op<Link>> {
     (ends, name, mostly()).prop_map(|((local, remote, port, up), name, put)| {
         let tunnel = Tunnel { local: ip(local), remote: ip(remote), port };
         let name = name.map_or_else(|| Tunnel::name(tunnel.remote), Into::into);
-        op::<Link>(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up }, put)
+        op::<Link>(name, LinkValue { kind: LinkKind::Tunnel(tunnel), up, mtu: None }, put)
     })
 }
 

@@ -101,7 +101,7 @@ impl Network {
     }
 
     fn links() -> Vec<Op<Link>> {
-        vec![Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true })]
+        vec![Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true, mtu: None })]
     }
 
     fn addresses(&self) -> Vec<Op<Addr>> {

@@ -164,8 +164,15 @@ enum Step {
 }
 
 fn link_op() -> impl Strategy<Value = Op<Link>> {
-    (select(vec!["kube-dummy-if", "kube-dummy-if", "eth1", "", "a-name-that-is-too-long"]), mostly())
-        .prop_map(|(name, put)| op::<Link>(name.into(), LinkValue { kind: LinkKind::Dummy, up: true }, put))
+    let dummy = Just(LinkValue { kind: LinkKind::Dummy, up: true, mtu: None });
+    // Too small and too large for a bridge; a dummy takes any.
+    let mtu = select(vec![None, None, Some(1400), Some(1500), Some(60), Some(70_000)]);
+    let bridge = (any::<bool>(), mtu).prop_map(|(up, mtu)| LinkValue { kind: LinkKind::Bridge, up, mtu });
+    let plain = (select(vec!["kube-dummy-if", "kube-dummy-if", "eth1", "", "a-name-that-is-too-long"]), dummy.clone());
+    let bridged = (Just("kube-bridge"), bridge);
+    let wrong = (Just("kube-bridge"), dummy);
+    (prop_oneof![6 => plain, 4 => bridged, 1 => wrong], mostly())
+        .prop_map(|((name, value), put)| op::<Link>(name.into(), value, put))
 }
 
 fn addr_op() -> impl Strategy<Value = Op<Addr>> {
@@ -323,7 +330,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|((address, src), present)| service(address, present, Some(src)).to_vec());
     let any = prop_oneof![3 => step().prop_map(|step| vec![step]), 1 => served];
     prop::collection::vec(any, 1..14).prop_map(|steps| {
-        let first = Step::Link(vec![Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true })]);
+        let first =
+            Step::Link(vec![Op::Put("kube-dummy-if".into(), LinkValue { kind: LinkKind::Dummy, up: true, mtu: None })]);
         [first].into_iter().chain(steps.into_iter().flatten()).collect()
     })
 }

@@ -6,8 +6,8 @@ use super::{Fields, Reader};
 use crate::diagnostic::Diagnostic;
 use crate::source::{At, Span};
 use crate::step::{
-    BgpCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NeighborCondition, NoticeCondition,
-    Protocol, RibCondition, RouteCondition, Show, SourceMatch, TraceExpect, VirtualServerCondition,
+    BgpCondition, CniCondition, Condition, Conditions, Count, EndpointsCondition, LoadExpect, NeighborCondition,
+    NoticeCondition, Protocol, RibCondition, RouteCondition, Show, SourceMatch, TraceExpect, VirtualServerCondition,
 };
 use crate::yaml::{Node, Value};
 
@@ -26,12 +26,13 @@ impl<'f> Reader<'f> {
                 all.push(At { value: Condition::Bgp(condition), span: on });
             }
         }
-        let readers: [(&'static str, ReadCondition<'f>); 5] = [
+        let readers: [(&'static str, ReadCondition<'f>); 6] = [
             ("neighbor", Self::neighbor),
             ("rib", Self::rib),
             ("route", Self::route),
             ("endpoints", Self::endpoints),
             ("virtualServer", Self::virtual_server),
+            ("cni", Self::cni),
         ];
         for (key, read) in readers {
             let Some(node) = self.optional(&mut fields, key) else { continue };
@@ -188,6 +189,15 @@ impl<'f> Reader<'f> {
             scheduler,
             persistent,
         }))
+    }
+
+    fn cni(&mut self, node: &Node, span: &Span) -> Option<Condition> {
+        let mut fields = self.fields("a CNI configuration", node, span)?;
+        let on = self.required(&mut fields, "on").and_then(|node| self.node_name(node));
+        let ranges = self.optional(&mut fields, "ranges").map(|node| self.list(node, Self::cidr));
+        let mtu = self.optional(&mut fields, "mtu").and_then(|node| self.count(node));
+        self.finish(fields);
+        Some(Condition::Cni(CniCondition { on: on?, ranges, mtu }))
     }
 
     fn notice(&mut self, node: &Node, span: &Span) -> Option<NoticeCondition> {

@@ -238,8 +238,11 @@ impl Reader<'_> {
     fn read_tester(&mut self, topology: &Topology, node: &Node, span: &Span, taken: &mut Taken) -> Option<Tester> {
         let mut fields = self.fields("a tester", node, span)?;
         let gateways = self.gateways(&mut fields, Gateways::Routers);
+        let serves =
+            self.optional(&mut fields, "serves").map(|node| self.list(node, |read, node| read.number(node, 1, 65535)));
+        let serves = serves.into_iter().flatten().filter_map(|port| u16::try_from(port).ok()).collect();
         let addresses = self.addresses(topology, fields, taken);
-        Some(Tester { addresses, gateways })
+        Some(Tester { addresses, gateways, serves })
     }
 
     fn text_map(&mut self, node: &Node) -> BTreeMap<String, String> {

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
+
 use super::{Mismatch, Run};
 use crate::source::At;
 use crate::stage::{Neighbor, NoticeLine, RibPath, Route, StageError};
 use crate::step::{
-    BgpCondition, Condition, Count, EndpointsCondition, NeighborCondition, NoticeCondition, RibCondition,
+    BgpCondition, CniCondition, Condition, Count, EndpointsCondition, NeighborCondition, NoticeCondition, RibCondition,
     RouteCondition, VirtualServerCondition,
 };
 
@@ -33,6 +35,7 @@ impl Run<'_> {
             Condition::Route(route) => self.route(route)?,
             Condition::Endpoints(endpoints) => self.endpoints(endpoints)?,
             Condition::VirtualServer(server) => self.virtual_server(server)?,
+            Condition::Cni(cni) => self.cni(cni)?,
             Condition::Notice(notice) => self.notice(notice),
             Condition::NoNotices => {
                 let standing = self.stage.notices();
@@ -227,6 +230,22 @@ impl Run<'_> {
         Ok(Some((expected, seen())))
     }
 
+    fn cni(&mut self, condition: &CniCondition) -> Result<Difference, StageError> {
+        let CniCondition { on, ranges, mtu } = condition;
+        let list = |ranges: &[IpNet]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let Some(config) = self.stage.cni(on)? else {
+            return Ok(Some((format!("a CNI configuration on {on}"), "there is none".to_owned())));
+        };
+        if let Some(ranges) = ranges.as_ref().filter(|ranges| **ranges != config.ranges) {
+            return Ok(Some((format!("ranges of pods on {on}: {}", list(ranges)), list(&config.ranges))));
+        }
+        let fits = |mtu: &Count| config.mtu.is_some_and(|octets| mtu.holds(octets.into()));
+        Ok(mtu.filter(|mtu| !fits(mtu)).map(|mtu| {
+            let seen = config.mtu.map_or("none".to_owned(), |octets| octets.to_string());
+            (format!("an MTU of {mtu} for pods on {on}"), seen)
+        }))
+    }
+
     fn notice(&mut self, condition: &NoticeCondition) -> Difference {
         let standing = self.stage.notices();
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
@@ -265,6 +284,7 @@ fn subject(condition: &Condition) -> String {
         Condition::Route(route) => format!("the routes of {}", route.on),
         Condition::Endpoints(of) => format!("service {}/{}", of.namespace, of.service),
         Condition::VirtualServer(server) => format!("virtual server {} on {}", server.address, server.on),
+        Condition::Cni(cni) => format!("the CNI configuration of {}", cni.on),
         Condition::Notice(_) | Condition::NoNotices => "notices".to_owned(),
         Condition::InSync(host) => format!("the agent on {host}"),
     }

@@ -192,6 +192,7 @@ fn kinds<'a>(conditions: impl Iterator<Item = &'a Condition>) -> String {
             Condition::Route(_) => "routes",
             Condition::Endpoints(_) => "endpoints",
             Condition::VirtualServer(_) => "virtual servers",
+            Condition::Cni(_) => "CNI configurations",
             Condition::Notice(_) => "notices",
             Condition::NoNotices => "no notices",
             Condition::InSync(_) => "agents in sync",

@@ -24,6 +24,8 @@ pub(super) struct Until {
     endpoints: Option<OneOrMany<Endpoints>>,
     /// An IPVS virtual server.
     virtual_server: Option<OneOrMany<VirtualServer>>,
+    /// The CNI configuration of a node.
+    cni: Option<OneOrMany<Cni>>,
     /// Notices that should stand; an empty list means none at all.
     notices: Option<OneOrMany<Notice>>,
     /// Nodes whose agents have nothing left to do.
@@ -59,6 +61,8 @@ pub(super) struct Conditions {
     endpoints: Option<OneOrMany<Endpoints>>,
     /// An IPVS virtual server.
     virtual_server: Option<OneOrMany<VirtualServer>>,
+    /// The CNI configuration of a node.
+    cni: Option<OneOrMany<Cni>>,
     /// Notices that should stand; an empty list means none at all.
     notices: Option<OneOrMany<Notice>>,
     /// Nodes whose agents have nothing left to do.
@@ -161,6 +165,18 @@ pub(super) struct VirtualServer {
     scheduler: Option<String>,
     /// Whether clients stick to a real server.
     persistent: Option<bool>,
+}
+
+/// The CNI configuration of a node.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Cni {
+    /// Node.
+    on: String,
+    /// The networks from which pods get addresses, all of them and in this order.
+    ranges: Option<OneOrMany<Cidr>>,
+    /// Largest packet of pods, octets.
+    mtu: Option<Count>,
 }
 
 /// A notice to look for. What is given must match.

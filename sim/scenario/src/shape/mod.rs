@@ -253,6 +253,8 @@ struct Bfd {
 struct Tester {
     /// Where its default route points: `routers` (default; all on a shared LAN, ECMP), `none`, or hosts.
     gateways: Option<OneOrMany<String>>,
+    /// TCP ports on which an mconnect server answers with the name of the host.
+    serves: Option<OneOrMany<u16>>,
     /// Addresses by LAN.
     #[schemars(flatten)]
     addresses: BTreeMap<String, OneOrMany<Address>>,

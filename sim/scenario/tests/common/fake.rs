@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use fairway_mconnect::Report;
 use fairway_scenario::{
-    Answer, BfdSession, EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor, NoticeLine,
-    RealServer, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult, VirtualServer,
+    Answer, BfdSession, CniConfig, EndpointState, Fault, LoadRequest, LoadResult, MconnectRequest, Neighbor,
+    NoticeLine, RealServer, RibPath, Route, Software, Stage, StageError, Target, TraceRequest, TraceResult,
+    VirtualServer,
 };
 
 pub struct Fake {
@@ -144,6 +145,11 @@ impl Stage for Fake {
     fn bfd(&mut self, _: &str) -> Result<Vec<BfdSession>, StageError> {
         let session = |n: u8, state: &str| BfdSession { address: [192, 168, 1, n].into(), state: state.to_owned() };
         Ok(vec![session(1, "Up"), session(2, "Up"), session(3, "Down")])
+    }
+
+    fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
+        let config = CniConfig { ranges: vec!["11.0.1.0/24".parse().unwrap()], mtu: Some(1500) };
+        Ok((host == "vm-001").then_some(config))
     }
 
     fn rib(&mut self, _: &str, ipv6: bool) -> Result<Vec<RibPath>, StageError> {
