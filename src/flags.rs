@@ -1028,6 +1028,64 @@ mod tests {
         assert_eq!(gone, format!("--config {path}.not: No such file or directory (os error 2)"));
     }
 
+    /// Every flag that works says something else to the agent when its value is another. What the agent then does is
+    /// proved by the tests that `tests/flags.rs` names.
+    #[test]
+    fn every_flag_that_works_reaches_the_configuration() {
+        let base = [
+            ("bgp-graceful-restart", "true"),
+            ("enable-bfd", "true"),
+            ("loadbalancer-ip-range", "10.1.0.0/24"),
+            ("metrics-port", "8080"),
+            ("peer-router-asns", "65002"),
+            ("peer-router-ips", "192.168.1.201"),
+            ("run-loadbalancer", "true"),
+        ];
+        let read = |values: &BTreeMap<&str, &str>| {
+            let flags: Vec<String> = values.iter().map(|(flag, value)| format!("--{flag}={value}")).collect();
+            parse("n1", &flags).unwrap_or_else(|errors| panic!("{flags:?}: {errors:?}")).0
+        };
+        let base: BTreeMap<&str, &str> = base.into_iter().collect();
+        let before = read(&base);
+        for &(flag, syntax, default, effect) in FLAGS {
+            if effect != Works {
+                continue;
+            }
+            let file = std::env::temp_dir().join(format!("fairway-flags-{flag}-{}", std::process::id()));
+            let path = file.display().to_string();
+            let value = match (flag, syntax) {
+                ("peer-router-passwords-file", _) => {
+                    std::fs::write(&file, "c2VjcmV0").expect("a file");
+                    path.as_str()
+                }
+                ("peer-router-passwords", _) => "c2VjcmV0",
+                ("peer-router-ports", _) => "1790",
+                ("gobgp-admin-address" | "health-addr" | "metrics-addr", _) => "10.0.0.1",
+                (_, Syntax::Bool) if base.get(flag).copied().unwrap_or(default) == "true" => "false",
+                (_, Syntax::Bool) => "true",
+                (_, Syntax::Number(..)) => "7",
+                (_, Syntax::ClusterAsn) => "65009",
+                (_, Syntax::Asns) => "65009",
+                (_, Syntax::Ips) => "192.168.1.202",
+                (_, Syntax::Cidrs) => "10.2.0.0/24",
+                (_, Syntax::Seconds | Syntax::Period) => "7s",
+                (_, Syntax::PortRange) => "30000-30010",
+                (_, Syntax::HttpPath) => "/other",
+                (_, Syntax::RouterId) => "9.9.9.9",
+                (other, _) => panic!("no value for --{other}"),
+            };
+            let mut values = base.clone();
+            values.insert(flag, value);
+            // The shorter of two counts.
+            if flag == "routes-sync-period" {
+                values.insert("injected-routes-sync-period", "1h");
+            }
+            let after = read(&values);
+            let _none = std::fs::remove_file(&file);
+            assert_ne!(after, before, "--{flag}={value} changes nothing");
+        }
+    }
+
     mod any {
         use proptest::prelude::*;
 

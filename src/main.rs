@@ -11,6 +11,7 @@ mod flags;
 mod lab;
 mod node;
 mod operate;
+mod replay;
 mod run;
 mod schema;
 mod status;
@@ -65,6 +66,8 @@ enum Command {
     Bgp(bgp::Bgp),
     /// A running daemon as a whole: planes, what is pending or refused, notices.
     Status(status::Show),
+    /// Play what a daemon recorded (`--record`), and compare what its agent does with what it did. Needs no rights.
+    Replay(replay::Replay),
     /// Play scenarios.
     Run(run::Run),
     /// Read scenarios without playing them; every mistake is shown with its place.
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Command::CniInstall(command) => command.run(),
         Command::Bgp(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Replay(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Kernel => lab::kernel(),

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::USAGE;
 use crate::flags::{self, Asked, Daemon};
 use crate::operate::{self, TakeOver};
-use crate::verbose::{self, Logged};
+use crate::verbose;
 
 /// How often the folder of manifests is looked at, and whether the node still runs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -136,7 +136,8 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
     }
     let access = Access::new(&master, &kubeconfig);
     if tools.cleanup {
-        return operate::clean_up(&config, &tools);
+        let pods = (!runtime_endpoint.is_empty()).then(|| pods(&runtime_endpoint)).transpose().map_err(Failed::late)?;
+        return operate::clean_up(&config, pods, &tools);
     }
     // For as long as this process lives. Who only looks may do so beside a daemon.
     let _only = if tools.dry_run { None } else { Some(Only::claim().map_err(Failed::late)?) };
@@ -155,30 +156,31 @@ fn serve(daemon: Daemon) -> Result<(), Failed> {
             Source::Cluster(cluster, inbox)
         }
     };
+    let open = move |config: &NodeConfig| {
+        let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
+        let kernel = kernel.with_proc_sys(proc_sys.clone());
+        Ok(if runtime_endpoint.is_empty() { kernel } else { kernel.with_pods(pods(&runtime_endpoint)?) })
+    };
     if tools.dry_run {
         return match source {
-            Source::Folder(_, deltas) => operate::dry_run(config, deltas.into_iter(), cache_sync_timeout, &tools),
+            Source::Folder(_, deltas) => operate::dry_run(config, open, deltas.into_iter(), cache_sync_timeout, &tools),
             Source::Cluster(_cluster, mut inbox) => {
-                operate::dry_run(config, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
+                operate::dry_run(config, open, std::iter::from_fn(move || inbox.recv()), cache_sync_timeout, &tools)
             }
         };
     }
     let mut take_over = TakeOver::new(&config);
-    let node = Node::start(Start {
+    let recording = tools.record.as_ref().map(operate::recording).transpose()?;
+    let start = Start {
         config,
         seed,
         epoch: Instant::now(),
         enter: Box::new(|| Ok(())),
-        open: Box::new(move |config| {
-            let kernel = RealKernel::open(config).map_err(|error| error.to_string())?;
-            let kernel = kernel.with_proc_sys(proc_sys.clone());
-            let pods_known = !runtime_endpoint.is_empty();
-            Ok(Logged(if pods_known { kernel.with_pods(pods(&runtime_endpoint)?) } else { kernel }))
-        }),
+        open: Box::new(move |config| open(config).map(verbose::kernel)),
         notices: Box::new(notice),
         events: Box::new(|event| log("bgp", event)),
-    })
-    .map_err(Failed::late)?;
+    };
+    let node = Node::start_recorded(start, recording).map_err(Failed::late)?;
     // Ends after the node, whose last words go through it.
     let mut _writer = None;
     let asked = match source {

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use fairway_agent::Input;
 use fairway_node::{
-    Change, ChangeKind, Leftover, Node, Only, Part, Plan, RealKernel, Watched, leftovers, remove_leftovers, replaced,
+    Change, ChangeKind, Leftover, Node, Only, Part, Plan, PodSpaces, RealKernel, Recording, Watched, leftovers,
+    remove_leftovers, replaced,
 };
 use fairway_objects::{Delta, NodeConfig};
 use serde_json::{Value, json};
 
+use crate::USAGE;
 use crate::flags::Tools;
-use crate::node::Failed;
+use crate::node::{Failed, log};
 
 /// Objects that wait for the plan.
 const QUEUE: usize = 1024;
@@ -24,7 +27,7 @@ fn say(text: &str) {
 }
 
 /// Removes what is ours, and prints each entry.
-pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed> {
+pub(crate) fn clean_up(config: &NodeConfig, pods: Option<PodSpaces>, tools: &Tools) -> Result<(), Failed> {
     // A daemon that runs would put everything back.
     let _only = Only::claim().map_err(Failed::late)?;
     let mut removed: Vec<Value> = vec![];
@@ -37,7 +40,8 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
             say(&format!("removed {of} {what}"));
         }
     };
-    let end = fairway_node::clean_up(config, |entry| note(entry.plane.as_str(), &entry.key)).map_err(Failed::late)?;
+    let end =
+        fairway_node::clean_up(config, pods, |entry| note(entry.plane.as_str(), &entry.key)).map_err(Failed::late)?;
     let mut left: Vec<String> = vec![];
     if tools.from_kube_router {
         let each = |leftover: &Leftover, result: &Result<(), String>| match result {
@@ -75,12 +79,13 @@ pub(crate) fn clean_up(config: &NodeConfig, tools: &Tools) -> Result<(), Failed>
 /// Prints what the daemon would do with what the source says.
 pub(crate) fn dry_run(
     config: NodeConfig,
+    open: impl FnOnce(&NodeConfig) -> Result<RealKernel, String>,
     deltas: impl Iterator<Item = Delta> + Send + 'static,
     patience: Duration,
     tools: &Tools,
 ) -> Result<(), Failed> {
     let (node, parts) = (config.node_name.clone(), replaced(&config));
-    let mut kernel = RealKernel::open(&config).map_err(Failed::late)?;
+    let mut kernel = open(&config).map_err(Failed::late)?;
     let mut monitor = kernel.monitor().map_err(Failed::late)?;
     let events = monitor.as_mut().map(|monitor| monitor.read(usize::MAX)).transpose();
     let events = events.map_err(|fault| Failed::late(format!("the interfaces cannot be read: {fault:?}")))?;
@@ -109,6 +114,18 @@ pub(crate) fn dry_run(
     let faults: Vec<String> =
         plan.faults.iter().map(|(plane, fault)| format!("{}: {fault:?}", plane.as_str())).collect();
     if faults.is_empty() { Ok(()) } else { Err(Failed::late(format!("not looked at: {}", faults.join("; ")))) }
+}
+
+/// The file that takes the daemon's recording.
+pub(crate) fn recording((path, limit): &(PathBuf, u64)) -> Result<Recording, Failed> {
+    let path = path.display().to_string();
+    log("start", &format!("recorded into {path}, without passwords; `fairway replay {path}` plays it"));
+    let ended = {
+        let path = path.clone();
+        move |reason: String| log("note", &format!("--record {path}: the recording ends, {reason}"))
+    };
+    Recording::create(Path::new(&path), *limit, Box::new(ended))
+        .map_err(|error| Failed { status: USAGE, reason: format!("--record {path}: {error}") })
 }
 
 /// What kube-router left goes once our data plane stands, not before: so there is always one that works.

@@ -4,12 +4,8 @@
 //! kernel said.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use fairway_desired::{
-    Addr, Backend, Fault, File, Filter, Ipvs, Link, Op, Outcome, Plane, Pod, Route, Rule, Sysctl, Table,
-};
-use fairway_node::{Monitor, Watched};
+use fairway_node::Logged;
 use fairway_objects::Delta;
 
 use crate::node::log;
@@ -40,50 +36,12 @@ pub(crate) fn object(delta: &Delta) {
     }
 }
 
-/// A kernel whose requests are logged from level 2.
-pub(crate) struct Logged<K>(pub(crate) K);
-
-impl<K: Watched> Watched for Logged<K> {
-    fn monitor(&mut self) -> Result<Option<Monitor>, String> {
-        self.0.monitor()
-    }
-}
-
-macro_rules! logged {
-    ($($plane:ident),*) => {
-        $(impl<K: Backend<$plane>> Backend<$plane> for Logged<K> {
-            fn observe(&mut self) -> Result<Table<$plane>, Fault> {
-                let begin = Instant::now();
-                let result = self.0.observe();
-                if is_on(2) {
-                    let said = result.as_ref().map(|table| format!("{} entries", table.len()));
-                    request::<$plane>("read", said, begin);
-                }
-                result
-            }
-
-            fn apply(&mut self, ops: &[Op<$plane>]) -> Result<Vec<Outcome>, Fault> {
-                let begin = Instant::now();
-                let result = self.0.apply(ops);
-                if is_on(2) {
-                    let said = result.as_ref().map(|_| format!("{} entries", ops.len()));
-                    request::<$plane>("written", said, begin);
-                }
-                if is_on(3) && let Ok(outcomes) = &result {
-                    for (op, outcome) in ops.iter().zip(outcomes) {
-                        log("kernel", &format!("{} {op:?}: {outcome:?}", $plane::ID.as_str()));
-                    }
-                }
-                result
-            }
-        })*
+/// The same kernel, whose requests are logged from level 2, with their entries from level 3.
+pub(crate) fn kernel<K>(kernel: K) -> Logged<K> {
+    let tell = |line: &dyn std::fmt::Display| {
+        if is_on(2) {
+            log("kernel", line);
+        }
     };
-}
-
-logged!(Sysctl, Link, Addr, Filter, Rule, Route, Pod, Ipvs, File);
-
-fn request<P: Plane>(what: &str, said: Result<String, &Fault>, begin: Instant) {
-    let took = begin.elapsed();
-    let said = said.unwrap_or_else(|fault| format!("{fault:?}"));
-    log("kernel", &format!("{} {what}: {said}, {took:.1?}", P::ID.as_str()));
+    Logged { kernel, entries: is_on(3), tell }
 }

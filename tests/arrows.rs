@@ -15,7 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backends/node",
             "engine/agent",
             "engine/decode",
+            "engine/desired",
             "engine/objects",
+            "engine/record",
             "sim/api",
             "sim/apiserver",
             "sim/lab",
@@ -50,6 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/bgp",
             "engine/desired",
             "engine/objects",
+            "engine/record",
         ],
     ),
     ("backends/route", &["backends/netlink", "engine/desired"]),
@@ -74,6 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine/objects", &[]),
     ("engine/publish", &["engine/objects"]),
     ("engine/reconcile", &["engine/desired"]),
+    ("engine/record", &["engine/agent", "engine/objects"]),
     ("sim/api", &["engine/decode", "engine/objects"]),
     ("sim/apiserver", &["engine/decode", "sim/api"]),
     ("sim/kernel", &["engine/desired"]),
@@ -108,6 +112,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine/bgp",
             "engine/desired",
             "engine/objects",
+            "engine/record",
             "sim/api",
             "sim/kernel",
             "sim/mconnect",
@@ -159,6 +164,7 @@ const PURE: &[&str] = &[
     "engine/objects",
     "engine/publish",
     "engine/reconcile",
+    "engine/record",
 ];
 
 fn metadata() -> Metadata {

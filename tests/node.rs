@@ -287,7 +287,7 @@ for n in $(seq 1 15); do
   again cluster annotate --overwrite node vm-001 kube-router.io/node.bgp.communities=65001:$n
 done
 until_says "65001:15}" theirs global rib
-again cluster delete --wait=false service web
+again cluster delete --ignore-not-found --wait=false service web
 until_says "10.96.0.7 is gone" gone 10.96.0.7
 theirs neighbor 10.0.0.1 | grep -E "ESTABLISHED|Opens"
 kill -TERM $daemon; wait $daemon

@@ -45,11 +45,11 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("nodeport-bindon-all-ip", "not at loopback and link-local addresses, which kube-router binds without use"),
     ("overlay-type", "other words are refused; for kube-router they mean no tunnels; ends of tunnels are nodes only"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
+    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
     (
         "run-loadbalancer",
         "works alone; a daemon that lost the Lease competes again; without POD_NAME it is the node's name",
     ),
-    ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
     ("service-node-port-range", "checked always, not only with the firewall; a service outside of it gets a notice"),
     ("v", "1: objects, 2: requests to the kernel, 3: each of their entries"),
 ];

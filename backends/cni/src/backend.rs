@@ -19,14 +19,14 @@ const MODE: u32 = 0o644;
 #[derive(Debug)]
 pub struct CniBackend {
     path: Arc<str>,
-    /// The MTU in it is the one that was asked for.
+    /// The MTU in it is ours to say; not after it was put without one.
     mtu: bool,
 }
 
 impl CniBackend {
     /// For the file of this path. Nothing is read or written yet.
     pub fn new(path: Arc<str>) -> CniBackend {
-        CniBackend { path, mtu: false }
+        CniBackend { path, mtu: true }
     }
 
     fn put(&mut self, op: &Op<File>) -> Outcome {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fairway_agent::{Cleanup, Removed, serve};
+use fairway_backend_route::PodSpaces;
 use fairway_desired::{Fault, Outcome, PlaneId};
 use fairway_objects::NodeConfig;
 
@@ -29,12 +30,16 @@ impl CleanedUp {
     }
 }
 
-/// Removes what is ours in the network namespace of the calling thread. `each` is told of every entry that went.
+/// Removes what is ours in the network namespace of the calling thread, and in the pods that `pods` finds. `each` is told of every entry that went.
 ///
 /// # Errors
 /// If the system gives no sockets.
-pub fn clean_up(config: &NodeConfig, mut each: impl FnMut(&Removed)) -> Result<CleanedUp, OpenError> {
-    let (mut kernel, absent) = RealKernel::open_for_cleanup(config)?;
+pub fn clean_up(
+    config: &NodeConfig,
+    pods: Option<PodSpaces>,
+    mut each: impl FnMut(&Removed),
+) -> Result<CleanedUp, OpenError> {
+    let (mut kernel, absent) = RealKernel::open_for_cleanup(config, pods)?;
     let mut cleanup = Cleanup::new(config, &absent);
     let epoch = Instant::now();
     loop {

@@ -97,8 +97,12 @@ impl RealKernel {
     ///
     /// # Errors
     /// If the system gives no socket.
-    pub fn open_for_cleanup(config: &NodeConfig) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
-        let mut absent = vec![PlaneId::Pod];
+    pub fn open_for_cleanup(
+        config: &NodeConfig,
+        pods: Option<PodSpaces>,
+    ) -> Result<(RealKernel, Vec<PlaneId>), OpenError> {
+        let mut absent = vec![];
+        absent.extend(pods.is_none().then_some(PlaneId::Pod));
         let ipvs = match IpvsBackend::new() {
             Ok(ipvs) => Some(ipvs.with_excluded(config.excluded_cidrs.clone())),
             Err(fairway_backend_ipvs::OpenError::Unsupported) => None,
@@ -111,7 +115,8 @@ impl RealKernel {
         };
         absent.extend(ipvs.is_none().then_some(PlaneId::Ipvs));
         absent.extend(filter.is_none().then_some(PlaneId::Filter));
-        let kernel = RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods: None, timeouts: false };
+        let pods = pods.map(PodBackend::new);
+        let kernel = RealKernel { route: RouteBackend::new()?, ipvs, filter, cni: None, pods, timeouts: false };
         Ok((kernel, absent))
     }
 

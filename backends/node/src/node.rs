@@ -18,6 +18,7 @@ use fairway_backend_route::Monitor;
 use fairway_bgp as bgp;
 use fairway_desired::KernelEvent;
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
+use fairway_record::Taped;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::ask::Ask;
 use crate::kernel::Watched;
 use crate::ports::Ports;
+use crate::record::Recording;
 use crate::status::{bfd_session, status};
 use crate::timings::Timings;
 
@@ -136,12 +138,23 @@ impl Node {
     /// # Errors
     /// [`Ended::Failed`] with one sentence, before anything in the kernel was touched.
     pub fn start<K: Kernel + Watched + Send + 'static>(start: Start<K>) -> Result<Node, Ended> {
+        Node::start_recorded(start, None)
+    }
+
+    /// [`Node::start`], with a recording of all that its agent is told.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_recorded<K: Kernel + Watched + Send + 'static>(
+        start: Start<K>,
+        recording: Option<Recording>,
+    ) -> Result<Node, Ended> {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (ready, started) = channel::sync_channel(1);
         let name = start.config.node_name.to_string();
         let thread = std::thread::Builder::new()
             .name(format!("agent {name}"))
-            .spawn(move || run(start, inbox, &ready))
+            .spawn(move || run(start, recording, inbox, &ready))
             .map_err(|error| Ended::Failed(format!("no thread for the agent: {error}")))?;
         match started.recv() {
             Ok(()) => Ok(Node { commands, thread: Some(thread) }),
@@ -210,6 +223,7 @@ impl Drop for Node {
 
 fn run<K: Kernel + Watched + Send + 'static>(
     start: Start<K>,
+    recording: Option<Recording>,
     commands: mpsc::Receiver<Sent>,
     ready: &channel::SyncSender<()>,
 ) -> Result<(), Ended> {
@@ -268,7 +282,16 @@ fn run<K: Kernel + Watched + Send + 'static>(
             }
         })
         .map_err(|error| failed(&error))?;
-    let agent = Agent::new(start.config, start.seed);
+    let (agent, recorder) = match recording.map(Recording::start).transpose().map_err(|error| failed(&error))? {
+        Some((sink, recorder)) => {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let started = since.saturating_sub(start.epoch.elapsed());
+            let started_ms = u64::try_from(started.as_millis()).unwrap_or(u64::MAX);
+            let version = env!("CARGO_PKG_VERSION");
+            (Taped::recorded(start.config, start.seed, version, started_ms, sink), Some(recorder))
+        }
+        None => (Taped::new(start.config, start.seed), None),
+    };
     let result = runtime.block_on(async {
         let (bgp, bgp_events) = mpsc::channel(QUEUE);
         let transport = Transport::new(bgp);
@@ -300,6 +323,8 @@ fn run<K: Kernel + Watched + Send + 'static>(
     // Dropping the runtime closes every connection. The kernel's thread has lost its queue by now.
     drop(runtime);
     let _over = worker.join();
+    // The agent is gone, and with it the way into the recording.
+    let _over = recorder.map(JoinHandle::join);
     drop(stop);
     let _over = ear.map(JoinHandle::join);
     result
@@ -337,7 +362,7 @@ struct Questions {
 }
 
 struct Loop {
-    agent: Agent,
+    agent: Taped,
     epoch: Instant,
     transport: Transport,
     bfd: udp::Transport,

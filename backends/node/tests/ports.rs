@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(20);
 const PYTHON: &str = "/usr/bin/python3";
 const METRICS: u16 = 8080;
+const HEALTH: u16 = 20244;
 /// Port of a `Local` service's health check, and one that somebody else has at first.
 const CHECKS: [u16; 2] = [31000, 31001];
 
@@ -180,6 +181,7 @@ fn play() {
         strict_external_ip_validation: false,
         ipvs_timeouts_s: [777, 0, 55],
         peers: vec![BgpPeer::new(IpAddr::V4(Ipv4Addr::new(192, 168, 0, 9)), 65009)],
+        health: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), HEALTH)),
         metrics: Some((SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS), "/metrics".into())),
         ..NodeConfig::new("node")
     };
@@ -219,6 +221,10 @@ fn play() {
     ];
     // Nobody answers for services before all of them are known.
     assert_eq!(get(CHECKS[0], "/"), None);
+    // Alive, and not ready.
+    assert_eq!(get(HEALTH, "/healthz").map(|(status, _, body)| (status, body)), Some((200, "OK\n".into())));
+    let (status, _, body) = get(HEALTH, "/readyz").unwrap();
+    assert_eq!((status, body.as_str()), (503, "not every kind of object was listed yet\n"));
     for kind in Kind::ALL {
         tell(&node, Delta::Relist(kind));
     }
@@ -231,6 +237,10 @@ fn play() {
 
     let Timeouts { tcp_s, tcp_fin_s, udp_s } = IpvsBackend::new().unwrap().timeouts().unwrap();
     assert_eq!((tcp_s, tcp_fin_s, udp_s), (777, 120, 55), "the second is the kernel's own");
+
+    // One plane does not work here: there is no container runtime that knows the pod of the service with a tunnel.
+    let (status, _, body) = get(HEALTH, "/readyz").unwrap();
+    assert!(status == 503 && body.starts_with("plane pod: not supported: direct server return: "), "{body}");
 
     // Traffic: ten connections, each with an answer.
     let server = TcpListener::bind(("192.168.0.1", 5001)).unwrap();

@@ -102,6 +102,10 @@ fn burns_the_cpu(stop: &AtomicBool) -> u64 {
 
 #[test]
 fn a_profile_says_where_the_time_goes() {
+    // The profiler does not come to an end there; on a machine this same test runs without a guest.
+    if std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux")) {
+        return println!("skipped: in User-Mode Linux");
+    }
     std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
         Err(error) => println!("skipped: no network namespace: {error}"),
         Ok(()) => play(),

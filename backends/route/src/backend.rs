@@ -61,8 +61,8 @@ pub(crate) struct Known {
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
-    /// Interfaces whose MTU is the one that was asked for.
-    pub(crate) mtus: BTreeSet<Arc<str>>,
+    /// Interfaces that were put without an MTU, so that theirs is nobody's here.
+    pub(crate) free_mtus: BTreeSet<Arc<str>>,
 }
 
 impl Known {

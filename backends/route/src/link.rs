@@ -135,8 +135,7 @@ pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Li
     let value = |name: &str, link: &Found, kind| LinkValue {
         kind,
         up: link.up,
-        // Nobody but the kernel has chosen what we did not ask for.
-        mtu: known.mtus.contains(name).then_some(link.mtu),
+        mtu: (name == BRIDGE && !known.free_mtus.contains(name)).then_some(link.mtu),
     };
     let ours = all.iter().filter_map(|(name, link)| match (&**name, &link.kind) {
         (DUMMY | BRIDGE, Some(InfoKind::Bridge)) => Some((name.clone(), value(name, link, LinkKind::Bridge))),
@@ -276,8 +275,8 @@ fn apply_one(socket: &mut Socket, known: &mut Known, op: &Op<Link>) -> Result<Ou
     known.links.forget(name);
     let refusal = results.into_iter().find_map(Result::err);
     match op {
-        Op::Put(_, LinkValue { mtu: Some(_), .. }) if refusal.is_none() => known.mtus.insert(name.clone()),
-        _ => known.mtus.remove(name),
+        Op::Put(_, LinkValue { mtu: None, .. }) => known.free_mtus.insert(name.clone()),
+        Op::Put(..) | Op::Del(_) => known.free_mtus.remove(name),
     };
     Ok(match (op, refusal) {
         (_, None) => Outcome::Done,

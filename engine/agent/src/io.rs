@@ -13,6 +13,7 @@ use fairway_publish as publish;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input {
     /// The API server says something. Deltas handed in without a poll in between are computed together.
     Delta(Delta),
@@ -60,6 +61,7 @@ pub enum Output {
 
 /// A table that was read. BGP is missing: its backend is the speaker inside the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Observation {
     /// Of plane [`Sysctl`].
     Sysctl(Result<Table<Sysctl>, Fault>),
@@ -83,6 +85,7 @@ pub enum Observation {
 
 /// What became of the ops of a [`Batch`], one outcome each.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Applied {
     /// Of plane [`Sysctl`].
     Sysctl(Result<Vec<Outcome>, Fault>),

@@ -29,6 +29,7 @@ pub struct Settings {
 
 /// The start of a datagram's payload. Control packets are short, so it is kept without allocating.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Payload {
     head: [u8; Packet::LEN],
     /// Octets received.
@@ -65,6 +66,7 @@ impl fmt::Debug for Payload {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input {
     /// A datagram arrived.
     Received {

@@ -15,6 +15,7 @@ pub type Time = core::time::Duration;
 
 /// One TCP connection. The two sides of the driver boundary choose names from separate spaces, so they cannot clash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ConnId {
     /// We dialed; chosen by the speaker, never used twice.
     Out(u64),
@@ -24,6 +25,7 @@ pub enum ConnId {
 
 /// What happened. Inputs about a connection that is already over are ignored, so the driver need not keep track.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input {
     /// A dial succeeded.
     Connected {

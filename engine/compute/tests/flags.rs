@@ -50,7 +50,12 @@ const ROWS: &[Row] = &[
     ("advertise-cluster-ip", |c| c.advertise_cluster_ip = false, "-", &["bgp Network(12.0.0.1/32)"]),
     ("advertise-external-ip", |c| c.advertise_external_ip = false, "-", &["bgp Network(10.0.0.2/32)"]),
     ("advertise-loadbalancer-ip", |c| c.advertise_load_balancer_ip = true, "+", &["bgp Network(10.1.0.2/32)"]),
-    ("advertise-pod-cidr", |c| c.advertise_pod_cidr = false, "-", &["bgp Network(11.0.1.0/24)"]),
+    (
+        "advertise-pod-cidr",
+        |c| c.advertise_pod_cidr = false,
+        "-",
+        &["bgp Policy(Export)", "podcidrdefinedsetexternalpeerset"],
+    ),
     (
         "bfd",
         |c| c.peers[0].bfd = Some(BfdConfig { port: 4000, desired_min_tx_ms: 7, required_min_rx_ms: 8, multiplier: 9 }),
@@ -64,7 +69,12 @@ const ROWS: &[Row] = &[
         &["bgp Peer", "time_s: 77", "defer_s: 78", "long_lived_s: 79"],
     ),
     ("bgp-holdtime", |c| c.bgp_hold_s = 33, "+", &["bgp Peer", "192.168.1.201", "hold_s: 33"]),
-    ("bgp-import-default-route", |c| c.import_default_route = true, "-", &["bgp Prefix", "0.0.0.0/0"]),
+    (
+        "bgp-import-default-route",
+        |c| c.import_default_route = true,
+        "-",
+        &["bgp Policy(Import)", "defaultroutedefinedsetallpeerset"],
+    ),
     ("bgp-multipath-relax", |c| c.multipath_relax = false, "+", &["bgp Global", "multipath_relax: false"]),
     ("bgp-port", |c| c.bgp_port = 1179, "+", &["bgp Global", "port: 1179"]),
     ("cluster-asn", |c| c.cluster_asn = Some(65009), "+", &["bgp Global", "asn: 65009"]),
@@ -76,7 +86,7 @@ const ROWS: &[Row] = &[
     ("loadbalancer-ip-range", |c| c.load_balancer_ip_range = vec![net("10.9.0.0/24")], "-", &["ipvs", "10.1.0.2"]),
     ("masquerade-all", |c| c.masquerade_all = true, "-", &["filter Rules(\"masquerade\")", "local-pods4"]),
     ("nodes-full-mesh", |c| c.nodes_full_mesh = false, "-", &["bgp Peer", "192.168.1.2"]),
-    ("override-nexthop", |c| c.override_next_hop = true, "+", &["bgp Policy", "SelfAddress"]),
+    ("override-nexthop", |c| c.override_next_hop = true, "+", &["bgp Policy(Export)", "next_hop_self: true"]),
     (
         "peer-router-ips",
         |c| c.peers.push(BgpPeer::new(ip("192.168.1.202"), 65002)),

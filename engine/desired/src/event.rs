@@ -9,6 +9,7 @@ use crate::{PlaneId, RouteKey};
 
 /// An interface, as far as routing depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Interface {
     /// `IFF_UP`: an administrator wants it.
     pub up: bool,
@@ -27,6 +28,7 @@ pub struct Interface {
 /// `kube-dummy-if` is no [`Interface`] here: nothing is reached through it, and what is on it is ours (planes
 /// [`crate::Link`] and [`crate::Addr`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum KernelEvent {
     /// All interfaces that have an address: at the start, and after events were lost.
     Interfaces(BTreeMap<Arc<str>, Interface>),

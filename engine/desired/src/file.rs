@@ -10,6 +10,7 @@ use crate::{Plane, PlaneId};
 ///
 /// Never deleted: pods could neither be made nor be taken away without it. A file that cannot be brought to the value is
 /// refused with one of the errnos of [`file_errno`].
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File;
 
@@ -21,6 +22,7 @@ impl Plane for File {
 }
 
 /// What in a CNI configuration is ours: two settings of the plugin of type `bridge`.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileValue {
     /// `ipam.ranges`: the prefixes from which pods get an address each, in this order, host bits cleared.

@@ -15,6 +15,7 @@ use crate::{Family, Plane, PlaneId, Protocol};
 
 /// The rules of our table. One transaction per sync: all ops of an apply succeed or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Filter;
 
 impl Plane for Filter {
@@ -28,6 +29,7 @@ pub type Name = Arc<str>;
 
 /// Entries in dependency order: sets, chains (declared), elements (may name chains), rules (may name all).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Key {
     /// Declaration of a set or verdict map. Value: [`Value::Set`].
     Set(Name),
@@ -41,6 +43,7 @@ pub enum Key {
 
 /// The value belonging to a [`Key`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Value {
     /// Of `Key::Set`.
     Set(Set),
@@ -54,6 +57,7 @@ pub enum Value {
 
 /// A set's type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Set {
     /// Types of the concatenated fields.
     pub fields: Vec<FieldType>,
@@ -65,6 +69,7 @@ pub struct Set {
 
 /// Type of one field of a set element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FieldType {
     /// `ipv4_addr` or `ipv6_addr`
     Addr(Family),
@@ -79,6 +84,7 @@ pub type Element = Vec<Datum>;
 
 /// One field of an element.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Datum {
     /// An address.
     Addr(IpAddr),
@@ -92,6 +98,7 @@ pub enum Datum {
 
 /// Where a base chain hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Base {
     /// Netfilter hook.
     pub hook: Hook,
@@ -103,6 +110,7 @@ pub struct Base {
 
 /// `NF_INET_*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Hook {
     /// Everything that came in, before routing.
     Prerouting,
@@ -118,6 +126,7 @@ pub enum Hook {
 
 /// One rule: all matches hold, then the action.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
     /// Conditions, tried in order.
     pub matches: Vec<Match>,
@@ -127,6 +136,7 @@ pub struct Rule {
 
 /// A condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Match {
     /// The concatenated packet fields are (or, negated, are not) in the set. A packet of another family, or without
     /// ports where a port is asked for, does not match, negated or not.
@@ -163,6 +173,7 @@ pub enum Match {
 
 /// A packet field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Field {
     /// Source address.
     Saddr,
@@ -178,6 +189,7 @@ pub enum Field {
 
 /// Kinds of ICMP message by meaning, for both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum IcmpKind {
     /// Echo request.
     EchoRequest,
@@ -193,6 +205,7 @@ pub enum IcmpKind {
 
 /// Conntrack states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum CtState {
     /// First packet of a connection.
     New,
@@ -206,6 +219,7 @@ pub enum CtState {
 
 /// What a matching rule does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Action {
     /// A verdict; ends or leaves the chain.
     Verdict(Verdict),
@@ -229,6 +243,7 @@ pub enum Action {
 
 /// Verdicts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
     /// Go on to the next base chain.
     Accept,

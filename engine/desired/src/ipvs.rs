@@ -6,6 +6,7 @@ use crate::{Family, Plane, PlaneId, Protocol};
 
 /// Virtual servers and their real servers. The whole IPVS table is ours, except `--excluded-cidrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ipvs;
 
 impl Plane for Ipvs {
@@ -16,6 +17,7 @@ impl Plane for Ipvs {
 
 /// A virtual server (`real` is `None`) or one of its real servers; a virtual server comes before its real servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Key {
     /// Which virtual server.
     pub server: VirtualServerKey,
@@ -25,6 +27,7 @@ pub struct Key {
 
 /// What identifies a virtual server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum VirtualServerKey {
     /// By address; the address comes first in the order.
     Address {
@@ -46,6 +49,7 @@ pub enum VirtualServerKey {
 
 /// What identifies a real server inside its virtual server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RealServerKey {
     /// Address.
     pub address: IpAddr,
@@ -55,6 +59,7 @@ pub struct RealServerKey {
 
 /// The value belonging to a [`Key`]: `Server` without, `Real` with a real server key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Value {
     /// Of a virtual server.
     Server(VirtualServer),
@@ -64,6 +69,7 @@ pub enum Value {
 
 /// How a virtual server distributes connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VirtualServer {
     /// Scheduler.
     pub scheduler: Scheduler,
@@ -77,6 +83,7 @@ pub struct VirtualServer {
 
 /// The scheduler's kernel name is its lower-case variant name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Scheduler {
     /// Round robin
     Rr,
@@ -96,6 +103,7 @@ pub enum Scheduler {
 
 /// How a real server is used.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RealServer {
     /// Weight; 0 takes no new connections.
     pub weight: u32,
@@ -105,6 +113,7 @@ pub struct RealServer {
 
 /// `IP_VS_CONN_F_FWD_MASK`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Forwarding {
     /// Masquerade: destination address and port are rewritten, replies come back through this host.
     Masquerade,

@@ -37,6 +37,7 @@ pub use tunnel::{OVERLAY_TABLE, Tunnel, receive_port};
 
 /// Address family, as in the kernel's `AF_INET` and `AF_INET6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Family {
     /// IPv4
     V4,
@@ -56,6 +57,7 @@ impl Family {
 
 /// Transport protocol, ordered by IANA number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP, 6
     Tcp,

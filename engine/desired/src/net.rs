@@ -6,6 +6,7 @@ use crate::{Family, Plane, PlaneId, Tunnel};
 
 /// Kernel parameters. Key: path below `/proc/sys` with slashes (`net/ipv4/vs/conntrack`). Value: the number written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sysctl;
 
 impl Plane for Sysctl {
@@ -24,6 +25,7 @@ impl Plane for Sysctl {
 /// Two IPv6 addresses may lead to one name of a tunnel, once in a million million pairs. Then the lower address has it,
 /// and nothing is sent to the other one through a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link;
 
 impl Plane for Link {
@@ -34,6 +36,7 @@ impl Plane for Link {
 
 /// What an interface is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkValue {
     /// Its type.
     pub kind: LinkKind,
@@ -45,6 +48,7 @@ pub struct LinkValue {
 
 /// `IFLA_INFO_KIND`
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum LinkKind {
     /// `dummy`: carries addresses, swallows packets.
     Dummy,
@@ -63,6 +67,7 @@ pub enum LinkKind {
 
 /// Addresses on our interfaces. Ours are all on `kube-dummy-if` except `fe80::/10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Addr;
 
 impl Plane for Addr {
@@ -73,6 +78,7 @@ impl Plane for Addr {
 
 /// An address on an interface. The address comes first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrKey {
     /// Address and prefix length, host bits kept.
     pub address: IpNet,
@@ -82,4 +88,5 @@ pub struct AddrKey {
 
 /// An address has nothing that we set but its existence (scope link, as kube-router does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AddrValue;

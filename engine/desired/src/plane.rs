@@ -21,6 +21,7 @@ pub trait Plane: Clone + Copy + Debug + PartialEq + Eq + 'static {
 /// The firewall stands before traffic can flow, and an address is announced only after the data plane behind it
 /// works and withdrawn before that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PlaneId {
     /// [`crate::Sysctl`]
     Sysctl,
@@ -99,6 +100,7 @@ impl<P: Plane> Op<P> {
 
 /// What became of one op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome {
     /// Applied.
     Done,
@@ -114,6 +116,7 @@ pub enum Outcome {
 
 /// Why a whole call failed. Nothing is known about its ops.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Fault {
     /// A dump was interrupted by concurrent changes (`NLM_F_DUMP_INTR`). Observe again.
     Interrupted,

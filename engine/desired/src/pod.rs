@@ -7,6 +7,7 @@ use crate::{Plane, PlaneId};
 ///
 /// Ours are all addresses on the tunnel interface in a pod (`kube-tunnel-if`, `kube-tunnel-v6`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pod;
 
 impl Plane for Pod {
@@ -17,6 +18,7 @@ impl Plane for Pod {
 
 /// A service address in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PodKey {
     /// The pod, by its own address.
     pub pod: IpAddr,
@@ -26,4 +28,5 @@ pub struct PodKey {
 
 /// An address in a pod has nothing that we set but its existence; the tunnel that carries it comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PodValue;

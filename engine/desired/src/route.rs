@@ -17,6 +17,7 @@ pub const PROTO_KUBE_ROUTER: u8 = 17;
 
 /// Routes. Ours are those of protocol [`PROTO_KUBE_ROUTER`], and `local` routes on `kube-dummy-if` in table `local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Route;
 
 impl Plane for Route {
@@ -27,6 +28,7 @@ impl Plane for Route {
 
 /// What identifies a route. The destination comes first in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouteKey {
     /// Destination, host bits cleared.
     pub prefix: IpNet,
@@ -38,6 +40,7 @@ pub struct RouteKey {
 
 /// What a route does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouteValue {
     /// Unicast, local, …
     pub kind: RouteKind,
@@ -51,6 +54,7 @@ pub struct RouteValue {
 
 /// `RTN_*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RouteKind {
     /// Forward to a next hop.
     Unicast,
@@ -64,6 +68,7 @@ pub enum RouteKind {
 
 /// One next hop. At least one of the fields is given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NextHop {
     /// Gateway.
     pub via: Option<IpAddr>,
@@ -76,6 +81,7 @@ pub struct NextHop {
 /// Policy routing rules. Ours have one of our priorities (kube-router's: 32764 and 32765), or lead to
 /// [`OVERLAY_TABLE`](crate::OVERLAY_TABLE), for which kube-router lets the kernel choose the priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule;
 
 impl Plane for Rule {
@@ -86,6 +92,7 @@ impl Plane for Rule {
 
 /// What a rule selects; rules are looked up in ascending priority.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RuleKey {
     /// Family the rule is for.
     pub family: Family,
@@ -101,6 +108,7 @@ pub struct RuleKey {
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RuleValue {
     /// `lookup TABLE`
     pub table: u32,
@@ -108,6 +116,7 @@ pub struct RuleValue {
 
 /// A route that BGP learned, on its way to the kernel; also its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Learned {
     /// Destination.
     pub prefix: IpNet,

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 /// One external BGP neighbour, from `--peer-router-*` or a Node annotation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BgpPeer {
     /// Address of the neighbour (`--peer-router-ips`).
     pub address: IpAddr,
@@ -35,6 +36,7 @@ impl BgpPeer {
 
 /// Neighbours that connect to us from a range of addresses, from a Node annotation. We dial none of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BgpPeerRange {
     /// Where they connect from.
     pub range: IpNet,
@@ -48,6 +50,7 @@ pub struct BgpPeerRange {
 
 /// BFD with a neighbour (RFC 5880). Intervals in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BfdConfig {
     /// `--bfd-port`: UDP port of the other side.
     pub port: u16,
@@ -67,6 +70,7 @@ impl Default for BfdConfig {
 
 /// More of a neighbour: our own keys in an item of `kube-router.io/peers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerOptions {
     /// `holdtime`: seconds; `None`: `--bgp-holdtime`.
     pub hold_s: Option<u16>,
@@ -94,6 +98,7 @@ pub struct PeerOptions {
 
 /// `--bgp-graceful-restart` and its companions (RFC 4724).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GracefulRestart {
     /// `--bgp-graceful-restart-time` in seconds; at most 4095.
     pub time_s: u16,
@@ -105,6 +110,7 @@ pub struct GracefulRestart {
 
 /// `--router-id`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RouterIdSource {
     /// Not given: the primary IPv4 address of the node.
     PrimaryIpv4,
@@ -118,6 +124,7 @@ pub enum RouterIdSource {
 ///
 /// The lab's routers and the simulator's run this.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterConfig {
     /// Own autonomous system.
     pub asn: u32,
@@ -139,6 +146,7 @@ pub struct RouterConfig {
 
 /// A neighbour that a router knows by address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterPeer {
     /// Its address.
     pub address: IpAddr,
@@ -150,6 +158,7 @@ pub struct RouterPeer {
 
 /// What all sessions of a router have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouterSessions {
     /// IPv4 prefixes are exchanged.
     pub ipv4: bool,
@@ -171,6 +180,7 @@ impl Default for RouterSessions {
 
 /// `--run-loadbalancer` and its companions: this daemon may give addresses to services.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LoadBalancerConfig {
     /// `--loadbalancer-default-class`: services without a class are ours as well.
     pub default_class: bool,
@@ -184,6 +194,7 @@ pub struct LoadBalancerConfig {
 
 /// What this daemon is on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
     /// A node of a Kubernetes cluster.
     Node,
@@ -192,6 +203,7 @@ pub enum Role {
 }
 
 /// Tunnels between nodes.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// `--overlay-type=full`: to all other nodes, not only to those of other subnets.
@@ -202,6 +214,7 @@ pub struct Overlay {
 
 /// The daemon's configuration, one field per kube-router flag. Defaults are kube-router's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeConfig {
     /// Node or router.
     pub role: Role,

@@ -5,6 +5,7 @@ use crate::{EndpointSlice, Kind, Namespace, Node, Notice, ObjectKey, ObjectName,
 
 /// One object of any watched kind. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Object {
     /// A node of the cluster.
     Node(Arc<Node>),
@@ -52,6 +53,7 @@ impl Object {
 /// The vocabulary mirrors a watch with relists. Repeated, reordered, coalesced and reverted changes are all
 /// legal: a `Put` may carry the object the receiver has already, a `Del` may name one it never saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Delta {
     /// The object exists and looks like this. The notices say what in it was wrong but did not make it
     /// unusable (an annotation that was ignored, an address that was skipped); they replace earlier ones.

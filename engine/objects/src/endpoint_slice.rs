@@ -6,6 +6,7 @@ use crate::{ObjectName, Protocol};
 
 /// One entry of `ports`. An entry without a number (all ports) is left out by the decoder, with a notice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointPort {
     /// `name`; matches the service port's name.
     pub name: Arc<str>,
@@ -18,6 +19,7 @@ pub struct EndpointPort {
 /// One entry of `endpoints`, conditions by the API contract: absent `ready` means true, absent `serving` means
 /// `ready`, absent `terminating` means false.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoint {
     /// The first of `addresses`; the API says only this one is significant.
     pub address: IpAddr,
@@ -33,6 +35,7 @@ pub struct Endpoint {
 
 /// `discovery.k8s.io/v1/EndpointSlice` of address type IPv4 or IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointSlice {
     /// Name of the slice.
     pub name: ObjectName,

@@ -3,6 +3,7 @@ use core::fmt;
 
 /// The kinds of object a node watches. Their order is the order in which they are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
     /// `v1/Node`
     Node,
@@ -42,6 +43,7 @@ impl fmt::Display for Kind {
 ///
 /// Displayed as `namespace/name`, or as `name` where there is no namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ObjectName {
     /// `metadata.namespace`; empty for cluster-scoped objects.
     pub namespace: Arc<str>,
@@ -69,6 +71,7 @@ impl fmt::Display for ObjectName {
 
 /// What identifies an object in the cluster. Displayed as `Service default/mconnect`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ObjectKey {
     /// The object's kind.
     pub kind: Kind,

@@ -9,6 +9,7 @@ use crate::ObjectName;
 
 /// `v1/Namespace`
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Namespace {
     /// Name of the namespace.
     pub name: ObjectName,
@@ -18,6 +19,7 @@ pub struct Namespace {
 
 /// `v1/Node`, with kube-router's annotations already read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Node {
     /// Name of the node.
     pub name: ObjectName,
@@ -54,6 +56,7 @@ pub struct Node {
 
 /// Part of a node in route reflection (RFC 4456). A cluster id is given as a number or as an IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reflector {
     /// It reflects, and has this cluster id.
     Server(Ipv4Addr),

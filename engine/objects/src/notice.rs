@@ -5,6 +5,7 @@ use crate::ObjectKey;
 
 /// What a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Subject {
     /// An object in the API server.
     Object(ObjectKey),
@@ -31,6 +32,7 @@ impl fmt::Display for Subject {
 ///
 /// A notice is state, not an event: it stands as long as its cause does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Notice {
     /// What is at fault.
     pub subject: Subject,
@@ -53,6 +55,7 @@ impl fmt::Display for Notice {
 
 /// A notice begins or ceases to stand.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NoticeChange {
     /// The cause appeared.
     Raised(Notice),

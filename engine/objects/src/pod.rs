@@ -6,6 +6,7 @@ use crate::ObjectName;
 
 /// `v1/Pod`
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pod {
     /// Name of the pod.
     pub name: ObjectName,

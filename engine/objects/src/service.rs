@@ -7,6 +7,7 @@ use crate::ObjectName;
 
 /// Transport protocol of a service port, with its IANA number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP, 6
     Tcp,
@@ -28,6 +29,7 @@ impl fmt::Display for Protocol {
 
 /// `spec.type`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ServiceType {
     /// Reachable inside the cluster.
     ClusterIp,
@@ -41,6 +43,7 @@ pub enum ServiceType {
 
 /// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TrafficPolicy {
     /// All endpoints.
     Cluster,
@@ -50,6 +53,7 @@ pub enum TrafficPolicy {
 
 /// IPVS scheduler asked for by `kube-router.io/service.scheduler`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Scheduler {
     /// Round robin, the default.
     Rr,
@@ -69,6 +73,7 @@ pub enum Scheduler {
 
 /// One entry of `spec.ports`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServicePort {
     /// `name`; empty for the only port of a service.
     pub name: Arc<str>,
@@ -82,6 +87,7 @@ pub struct ServicePort {
 
 /// Per-service answers to `--advertise-*`, from `kube-router.io/service.advertise.*`. `None`: the flag decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Advertise {
     /// `…advertise.clusterip`
     pub cluster_ip: Option<bool>,
@@ -93,6 +99,7 @@ pub struct Advertise {
 
 /// `spec.ipFamilyPolicy`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FamilyPolicy {
     /// One family.
     #[default]
@@ -105,6 +112,7 @@ pub enum FamilyPolicy {
 
 /// What a service says of the addresses that a load balancer gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LoadBalancerWish {
     /// `spec.loadBalancerClass`; `None`: whoever feels responsible.
     pub class: Option<Arc<str>>,
@@ -122,6 +130,7 @@ pub struct LoadBalancerWish {
 
 /// `v1/Service`, with kube-router's annotations already read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Service {
     /// Name of the service.
     pub name: ObjectName,

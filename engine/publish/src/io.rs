@@ -33,6 +33,7 @@ pub enum Request {
 
 /// What a Lease says. Its times are texts: they are another node's clock, and nobody here compares them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lease {
     /// `spec.holderIdentity`; empty: nobody.
     pub holder: Arc<str>,
@@ -99,6 +100,7 @@ pub struct Event {
 
 /// Why the API server did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Refusal {
     /// Somebody else was faster (409).
     Conflict,
@@ -119,6 +121,7 @@ pub enum Refusal {
 
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Answer {
     /// The Lease as it is now; `None`: it does not exist.
     Lease(Result<Option<Lease>, Refusal>),

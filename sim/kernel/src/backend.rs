@@ -106,12 +106,12 @@ impl Kernel {
                 if other {
                     self.remove_link(name);
                 }
-                if refused && let Some(link) = self.links.get_mut(name) {
-                    // The other requests are carried out.
-                    link.mtu_ours = false;
-                    self.set_up(name, value.up);
-                }
                 if refused {
+                    // The other requests are carried out.
+                    if let Some(link) = self.links.get_mut(name) {
+                        link.mtu_free = false;
+                        self.set_up(name, value.up);
+                    }
                     return Outcome::Refused(EINVAL);
                 }
                 if !self.links.contains_key(name) {
@@ -119,7 +119,7 @@ impl Kernel {
                 }
                 self.set_up(name, value.up);
                 if let Some(link) = self.links.get_mut(name) {
-                    link.mtu_ours = value.mtu.is_some();
+                    link.mtu_free = value.mtu.is_none();
                     link.mtu = value.mtu.unwrap_or(link.mtu);
                 }
                 Outcome::Done
@@ -260,7 +260,8 @@ impl Backend<Link> for Kernel {
                     (DUMMY, wire) if !matches!(wire, Wire::PointToPoint(_)) => LinkKind::Dummy,
                     _ => return None,
                 };
-                let value = LinkValue { kind, up: link.up, mtu: link.mtu_ours.then_some(link.mtu) };
+                let value =
+                    LinkValue { kind, up: link.up, mtu: (**name == *BRIDGE && !link.mtu_free).then_some(link.mtu) };
                 Some((name.clone(), value))
             });
             ours.chain(kernel.ports.iter().map(|(family, port)| receive_port(*family, *port))).collect()

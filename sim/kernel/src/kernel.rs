@@ -121,8 +121,8 @@ pub(crate) struct LinkState {
     pub(crate) carrier: bool,
     /// Largest packet. Packets here have no length, so it has no effect.
     pub(crate) mtu: u32,
-    /// It is what an agent asked for.
-    pub(crate) mtu_ours: bool,
+    /// An agent put the interface without an MTU, so that it is nobody's.
+    pub(crate) mtu_free: bool,
 }
 
 impl LinkState {
@@ -210,7 +210,7 @@ impl Kernel {
     pub(crate) fn add_link(&mut self, name: &str, wire: Wire) {
         let mtu = if wire == Wire::Loopback { LOOPBACK_MTU } else { MTU };
         let (up, carrier) = (true, true);
-        let state = LinkState { wire, up, master: None, hairpin: false, cut: false, carrier, mtu, mtu_ours: false };
+        let state = LinkState { wire, up, master: None, hairpin: false, cut: false, carrier, mtu, mtu_free: false };
         self.links.insert(name.into(), state);
     }
 

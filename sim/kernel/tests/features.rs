@@ -240,6 +240,27 @@ fn a_persistent_client_keeps_its_server_until_its_time_is_over() {
 }
 
 #[test]
+fn timeouts_of_connections_can_be_set() {
+    for (after, remembered) in [(None, true), (Some(20), false)] {
+        let mut lab = lab();
+        let key = virtual_server(VIP4, Protocol::Udp);
+        serve(lab.fabric.kernel_mut(lab.director), &key, plain(Scheduler::Rr), &[1, 1, 1]);
+        let director = lab.fabric.kernel_mut(lab.director);
+        assert!(director.set_sysctl("ipvs/timeout-udp", 0).is_err());
+        if let Some(seconds) = after {
+            director.set_sysctl("ipvs/timeout-udp", seconds).unwrap();
+        }
+        lab.fabric.datagram(NOW, &request(lab.client, VIP4, 80, Protocol::Udp)).result.unwrap();
+        // Whoever comes later finds what is left of the first.
+        let later = NOW + Duration::from_secs(30);
+        lab.fabric.datagram(later, &request(lab.client, VIP4, 80, Protocol::Udp)).result.unwrap();
+        let servers = lab.fabric.kernel_mut(lab.director).virtual_servers();
+        let known: u64 = servers.iter().flat_map(|s| &s.real_servers).map(|real| real.inactive).sum();
+        assert_eq!(known, 1 + u64::from(remembered), "{after:?}");
+    }
+}
+
+#[test]
 fn datagrams_and_ipv6_go_the_same_way() {
     for (vip, protocol) in [(VIP4, Protocol::Udp), (VIP6, Protocol::Tcp), (VIP6, Protocol::Udp)] {
         let mut lab = lab();

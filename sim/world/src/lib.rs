@@ -20,7 +20,7 @@ mod tunnels;
 mod views;
 mod world;
 
-pub use world::World;
+pub use world::{Tapes, World};
 
 /// Virtual time since the start of the world.
 pub type Time = std::time::Duration;

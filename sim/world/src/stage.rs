@@ -243,7 +243,7 @@ impl Stage for World {
 
     fn bfd(&mut self, host: &str) -> Result<Vec<BfdSession>, StageError> {
         let host = self.find_host(host)?;
-        Ok(self.hosts[host].agent.as_ref().map(fairway_stage::bfd).unwrap_or_default())
+        Ok(self.hosts[host].agent.as_deref().map(fairway_stage::bfd).unwrap_or_default())
     }
 
     fn cni(&mut self, host: &str) -> Result<Option<CniConfig>, StageError> {
@@ -286,7 +286,7 @@ impl Stage for World {
         let host = self.find_host(host)?;
         let host = &self.hosts[host];
         let heard = host.watcher.is_none_or(|watcher| self.cluster.api.up_to_date(watcher));
-        Ok(heard && host.agent.as_ref().is_some_and(fairway_agent::Agent::in_sync))
+        Ok(heard && host.agent.as_deref().is_some_and(fairway_agent::Agent::in_sync))
     }
 
     fn mconnect(&mut self, request: &MconnectRequest) -> Result<LoadResult, StageError> {

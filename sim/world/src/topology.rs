@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::HostIx;
 use crate::pods::{PROTO_BOOT, default_route};
-use crate::world::{Role, World};
+use crate::world::{Role, Tapes, World};
 
 impl World {
     /// Builds the cluster of a scenario, starts every agent and applies the scenario's objects. The steps come later,
@@ -16,7 +16,29 @@ impl World {
     /// # Errors
     /// If the flags are wrong, a router has no identifier, or nothing in a file of objects can be read.
     pub fn new(scenario: &Scenario, seed: u64, configure: &Configure<'_>) -> Result<World, ConfigError> {
-        let mut world = World::empty(Cluster::new(scenario, seed), seed);
+        World::build(scenario, seed, configure, None)
+    }
+
+    /// [`World::new`], in which every agent is recorded.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recorded(
+        scenario: &Scenario,
+        seed: u64,
+        configure: &Configure<'_>,
+        tapes: Tapes,
+    ) -> Result<World, ConfigError> {
+        World::build(scenario, seed, configure, Some(tapes))
+    }
+
+    fn build(
+        scenario: &Scenario,
+        seed: u64,
+        configure: &Configure<'_>,
+        tapes: Option<Tapes>,
+    ) -> Result<World, ConfigError> {
+        let mut world = World::empty(Cluster::new(scenario, seed), seed, tapes);
         let topology = &scenario.topology;
         for (name, lan) in &topology.lans {
             let id = world.fabric.add_lan(name, lan.latency);

@@ -1,6 +1,7 @@
 //! The world's state, its events, and how an agent is driven.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use fairway_bgp as bgp;
 use fairway_desired::{Interface, KernelEvent, PlaneId, Protocol};
 use fairway_kernel::{Fabric, FlowId, HostId, LanId};
 use fairway_objects::{NodeConfig, Notice, NoticeChange};
+use fairway_record::{Sink, Taped};
 use fairway_scenario::Topology;
 use fairway_stage::Cluster;
 
@@ -57,7 +59,7 @@ pub(crate) struct Host {
     pub(crate) alive: bool,
     /// Configuration of its agent; `None` on testers and in pods.
     pub(crate) config: Option<NodeConfig>,
-    pub(crate) agent: Option<Agent>,
+    pub(crate) agent: Option<Taped>,
     /// Counts agent starts; input for an earlier process is dropped.
     pub(crate) generation: u32,
     pub(crate) watcher: Option<WatcherId>,
@@ -154,10 +156,20 @@ pub struct World {
     pub(crate) lans: BTreeMap<String, LanId>,
     /// As it was at the start; a host that boots again finds its place in it.
     pub(crate) topology: Topology,
+    tapes: Option<Tapes>,
+}
+
+/// Gives a place for the recording of an agent that starts on a host of this name.
+pub struct Tapes(pub Box<dyn FnMut(&str) -> Sink + Send>);
+
+impl fmt::Debug for Tapes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tapes")
+    }
 }
 
 impl World {
-    pub(crate) fn empty(cluster: Cluster, seed: u64) -> Self {
+    pub(crate) fn empty(cluster: Cluster, seed: u64, tapes: Option<Tapes>) -> Self {
         let mut rng = oorandom::Rand64::new(u128::from(seed));
         World {
             queue: Queue::new(),
@@ -176,6 +188,7 @@ impl World {
             hash: TraceHash::new(),
             lans: BTreeMap::new(),
             topology: Topology::default(),
+            tapes,
         }
     }
 
@@ -200,7 +213,7 @@ impl World {
 
     /// The agent of a host; `None` if none runs.
     pub fn agent(&self, host: &str) -> Option<&Agent> {
-        self.names.get(host).and_then(|host| self.hosts[*host].agent.as_ref())
+        self.names.get(host).and_then(|host| self.hosts[*host].agent.as_deref())
     }
 
     /// The API server with what stands in it.
@@ -297,8 +310,11 @@ impl World {
         let state = &mut self.hosts[host];
         state.generation += 1;
         // There is an API server, which takes Events.
-        let events = state.role == Role::Node;
-        state.agent = Some(Agent::new(NodeConfig { events, ..config }, seed));
+        let config = NodeConfig { events: state.role == Role::Node, ..config };
+        state.agent = Some(match &mut self.tapes {
+            Some(Tapes(tape)) => Taped::recorded(config, seed, "", 0, tape(&state.name)),
+            None => Taped::new(config, seed),
+        });
         state.notices = state.flag_notices.iter().cloned().collect();
         if state.role == Role::Node {
             let name = state.name.clone();
@@ -382,7 +398,7 @@ impl World {
 
     fn drain_agent(&mut self, host: HostIx) {
         let now = self.queue.now();
-        while let Some(output) = self.hosts[host].agent.as_mut().and_then(Agent::poll) {
+        while let Some(output) = self.hosts[host].agent.as_mut().and_then(Taped::poll) {
             match output {
                 Output::Observe(_) | Output::Apply(_) => {
                     let about_pods = match &output {
@@ -413,7 +429,7 @@ impl World {
         if let Some(ticket) = state.tick.take() {
             self.queue.cancel(ticket);
         }
-        let deadline = state.agent.as_ref().and_then(Agent::deadline);
+        let deadline = state.agent.as_ref().and_then(|agent| agent.deadline());
         if let Some(at) = deadline {
             // An agent that asks for the present again and again must not stop time.
             let at = at.max(now + Time::from_micros(1));

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fairway_objects::{BfdConfig, BgpPeer, NodeConfig};
 use fairway_oracle::promises;
+use fairway_record::{Ended, Replay};
 use fairway_scenario::{Fault, MconnectRequest, Origin, Plane, PodPick, Scenario, Stage, Target, parse};
-use fairway_world::World;
+use fairway_world::{Tapes, World};
 use proptest::prelude::*;
 
 const SCENARIO: &str = r#"
@@ -60,13 +62,22 @@ fn configure(node: &str, _: &[String]) -> Result<(NodeConfig, Vec<fairway_object
 }
 
 fn world(seed: u64) -> World {
+    build(seed, None)
+}
+
+fn build(seed: u64, tapes: Option<Tapes>) -> World {
     let bfd = watched(seed);
     let configure = |node: &str, flags: &[String]| {
         let (mut config, notices) = configure(node, flags)?;
         config.peers[0].bfd = bfd.then(BfdConfig::default);
         Ok((config, notices))
     };
-    World::new(&scenario(bfd), seed, &configure).unwrap_or_else(|e| panic!("{e}"))
+    let scenario = scenario(bfd);
+    let world = match tapes {
+        Some(tapes) => World::recorded(&scenario, seed, &configure, tapes),
+        None => World::new(&scenario, seed, &configure),
+    };
+    world.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Lets time pass until the condition holds.
@@ -146,6 +157,23 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => any::<bool>().prop_map(Mishap::External),
         4 => (1u16..3000).prop_map(Mishap::Pass),
     ]
+}
+
+fn play(world: &mut World, mishap: Mishap) {
+    match mishap {
+        // A fault that does not fit (no agent to kill, no pod to delete) is refused and changes nothing.
+        Mishap::Fault(fault) => {
+            let _refused = world.fault(&fault);
+        }
+        Mishap::Scale(n) => world.scale("default", "mconnect-deployment", n).unwrap_or_else(|e| panic!("{e}")),
+        Mishap::External(other) => external(world, if other { "10.0.0.7" } else { "10.0.0.2" }),
+        Mishap::Pass(ms) => {
+            let limit = world.now() + Duration::from_millis(ms.into());
+            while world.now() < limit {
+                world.advance(limit);
+            }
+        }
+    }
 }
 
 /// Everything is made good again.
@@ -241,18 +269,7 @@ proptest! {
         let mut world = world(seed);
         prop_assert!(until(&mut world, Duration::from_secs(60), converged), "no start: {:?}", world.notices());
         for mishap in mishaps {
-            match mishap {
-                // A fault that does not fit (no agent to kill, no pod to delete) is refused and changes nothing.
-                Mishap::Fault(fault) => { let _refused = world.fault(&fault); }
-                Mishap::Scale(n) => prop_assert!(world.scale("default", "mconnect-deployment", n).is_ok()),
-                Mishap::External(other) => external(&mut world, if other { "10.0.0.7" } else { "10.0.0.2" }),
-                Mishap::Pass(ms) => {
-                    let limit = world.now() + Duration::from_millis(ms.into());
-                    while world.now() < limit {
-                        world.advance(limit);
-                    }
-                }
-            }
+            play(&mut world, mishap);
         }
         heal(&mut world);
         // Agents observe their kernels again every few minutes, which is when they find what was tampered with.
@@ -269,5 +286,55 @@ proptest! {
             "not converged: {state:?} {:?} {:?}", world.notices(), world.routes("r1", false)
         );
         check_promises(&mut world);
+    }
+}
+
+/// One recording for each agent that ever started.
+type Reels = Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>;
+
+fn tapes(reels: &Reels) -> Tapes {
+    let reels = Arc::clone(reels);
+    Tapes(Box::new(move |_| {
+        let reel = Arc::new(Mutex::new(vec![]));
+        reels.lock().expect("nobody panics with it").push(Arc::clone(&reel));
+        Box::new(move |bytes: Vec<u8>| {
+            reel.lock().expect("nobody panics with it").extend(bytes);
+            true
+        })
+    }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    /// Whatever happens, every agent that is played again from its recording does what it did.
+    #[test]
+    fn a_recorded_agent_does_again_what_it_did(seed in any::<u64>(), mishaps in prop::collection::vec(mishap(), 1..20)) {
+        let reels = Reels::default();
+        let mut world = build(seed, Some(tapes(&reels)));
+        prop_assert!(until(&mut world, Duration::from_secs(60), converged), "no start: {:?}", world.notices());
+        for mishap in mishaps {
+            play(&mut world, mishap);
+        }
+        drop(world);
+        let reels = reels.lock().expect("nobody panics with it");
+        prop_assert!(reels.len() > NODES.len());
+        for reel in reels.iter() {
+            let bytes = reel.lock().expect("nobody panics with it").clone();
+            let mut replay = Replay::new(&bytes).unwrap_or_else(|e| panic!("{e}"));
+            let (mut steps, mut outputs) = (0, 0);
+            for step in replay.by_ref() {
+                prop_assert_eq!(step.identical, Some(true), "step {} {:?}", step.number, step.input);
+                steps += 1;
+                outputs += step.outputs.len();
+            }
+            prop_assert_eq!((replay.ended(), replay.difference()), (Some(Ended::Complete), None));
+            prop_assert!(steps > 2 && outputs > 8, "{} steps, {} outputs", steps, outputs);
+            // Cut anywhere, it is played as far as it goes.
+            let cut = &bytes[..bytes.len() / 2];
+            let mut replay = Replay::new(cut).unwrap_or_else(|e| panic!("{e}"));
+            prop_assert!(replay.by_ref().all(|step| step.identical != Some(false)));
+            prop_assert_eq!(replay.ended(), Some(Ended::Cut));
+        }
     }
 }
