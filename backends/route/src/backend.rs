@@ -71,7 +71,7 @@ impl Known {
             links: Links::default(),
             tunnels: BTreeMap::new(),
             ports: BTreeSet::new(),
-            mtus: BTreeSet::new(),
+            free_mtus: BTreeSet::new(),
             port,
             routes: BTreeMap::new(),
             rules: BTreeMap::new(),

@@ -10,6 +10,7 @@ pub const OVERLAY_TABLE: u32 = 77;
 
 /// A tunnel to one other node: `ipip` between IPv4 addresses, `ip6tnl` of mode `any` between IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tunnel {
     /// Our end.
     pub local: IpAddr,
