@@ -1060,6 +1060,9 @@ mod tests {
                 }
                 ("peer-router-passwords", _) => "c2VjcmV0",
                 ("peer-router-ports", _) => "1790",
+                ("overlay-encap", _) => "fou",
+                ("overlay-encap-port", _) => "6000",
+                ("overlay-type", _) => "full",
                 ("gobgp-admin-address" | "health-addr" | "metrics-addr", _) => "10.0.0.1",
                 (_, Syntax::Bool) if base.get(flag).copied().unwrap_or(default) == "true" => "false",
                 (_, Syntax::Bool) => "true",
