@@ -19,7 +19,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use fairway_objects::{
-    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, RouterIdSource, Subject,
+    BfdConfig, BgpPeer, GracefulRestart, LoadBalancerConfig, NodeConfig, Notice, Overlay, RouterIdSource, Subject,
 };
 use ipnet::IpNet;
 
@@ -115,7 +115,7 @@ const FLAGS: &[Flag] = &[
     ("enable-ibgp", Syntax::Bool, "true", Works),
     ("enable-ipv4", Syntax::Bool, "true", Works),
     ("enable-ipv6", Syntax::Bool, "false", Works),
-    ("enable-overlay", Syntax::Bool, "true", Only("false")),
+    ("enable-overlay", Syntax::Bool, "true", Works),
     ("enable-pod-egress", Syntax::Bool, "true", Works),
     ("enable-pprof", Syntax::Bool, "false", Works),
     ("excluded-cidrs", Syntax::Cidrs, "", Works),
@@ -146,9 +146,9 @@ const FLAGS: &[Flag] = &[
     ("nodeport-bindon-all-ip", Syntax::Bool, "false", Works),
     ("nodes-full-mesh", Syntax::Bool, "true", Works),
     ("output", Syntax::Choice(&["text", "json"]), "text", Process),
-    ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Process),
-    ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Process),
-    ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Process),
+    ("overlay-encap", Syntax::Choice(&["ipip", "fou"]), "ipip", Works),
+    ("overlay-encap-port", Syntax::Number(1024, 65535), "5555", Works),
+    ("overlay-type", Syntax::Choice(&["subnet", "full"]), "subnet", Works),
     ("override-nexthop", Syntax::Bool, "false", Works),
     ("peer-router-asns", Syntax::Asns, "", Works),
     ("peer-router-ips", Syntax::Ips, "", Works),
@@ -678,6 +678,11 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         import_default_route: one(m, "bgp-import-default-route"),
         multipath_relax: one(m, "bgp-multipath-relax"),
         route_metric: word("bgp-route-metric"),
+        overlay: one::<bool>(m, "enable-overlay").then(|| Overlay {
+            full: one::<String>(m, "overlay-type") == "full",
+            port: (one::<String>(m, "overlay-encap") == "fou").then(|| small("overlay-encap-port")),
+        }),
+        overlay_port: small("overlay-encap-port"),
         admin: admin(m),
         health: listen(m, "health-addr", "health-port")?,
         metrics: metrics(m)?,
@@ -690,7 +695,6 @@ fn config(m: &ArgMatches) -> Result<NodeConfig, String> {
         ipvs_timeouts_s: timeouts(m)?,
         ipvs_sync: one(m, "ipvs-sync-period"),
         routes_sync: one::<Duration>(m, "routes-sync-period").min(one(m, "injected-routes-sync-period")),
-        overlay: None,
         enable_cni: one(m, "enable-cni"),
         auto_mtu: one(m, "auto-mtu"),
         enable_pod_egress: one(m, "enable-pod-egress"),
@@ -853,8 +857,8 @@ mod tests {
 
     #[test]
     fn a_feature_that_is_not_built_is_refused_and_a_default_that_differs_is_said() {
-        assert!(errors("--enable-overlay")[0].1.contains("not built yet"));
-        let (_, notices) = parse("vm-001", &flags("--enable-overlay=false")).expect("valid");
+        assert!(errors("--netpol-default-deny")[0].1.contains("not built yet"));
+        let (_, notices) = parse("vm-001", &[]).expect("valid");
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert_eq!(notices[0].subject, Subject::Flag("run-firewall".into()));
     }
@@ -985,6 +989,20 @@ mod tests {
     }
 
     #[test]
+    fn the_overlay_is_as_kube_router_has_it() {
+        let overlay = |text: &str| {
+            let config = run(text).config;
+            (config.overlay.map(|overlay| (overlay.full, overlay.port)), config.overlay_port)
+        };
+        assert_eq!(overlay(""), (Some((false, None)), 5555));
+        assert_eq!(overlay("--enable-overlay=false --overlay-encap-port 6000"), (None, 6000));
+        assert_eq!(
+            overlay("--overlay-type=full --overlay-encap=fou --overlay-encap-port=6000"),
+            (Some((true, Some(6000))), 6000)
+        );
+    }
+
+    #[test]
     fn a_list_without_entries_is_as_good_as_none() {
         let line = run("--peer-router-ips= --peer-router-asns= --excluded-cidrs= --service-external-ip-range=");
         assert!(line.config.peers.is_empty() && line.config.excluded_cidrs.is_empty());
@@ -1042,6 +1060,9 @@ mod tests {
                 }
                 ("peer-router-passwords", _) => "c2VjcmV0",
                 ("peer-router-ports", _) => "1790",
+                ("overlay-encap", _) => "fou",
+                ("overlay-encap-port", _) => "6000",
+                ("overlay-type", _) => "full",
                 ("gobgp-admin-address" | "health-addr" | "metrics-addr", _) => "10.0.0.1",
                 (_, Syntax::Bool) if base.get(flag).copied().unwrap_or(default) == "true" => "false",
                 (_, Syntax::Bool) => "true",

@@ -43,7 +43,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("loadbalancer-sync-period", "holds for every round; kube-router's goes on every minute"),
     ("master", "works alone; a service account's token is used where there is one, and never sent over plain HTTP"),
     ("nodeport-bindon-all-ip", "not at loopback and link-local addresses, which kube-router binds without use"),
-    ("overlay-type", "other words are refused; for kube-router they mean no tunnels"),
+    ("overlay-type", "other words are refused; for kube-router they mean no tunnels; ends of tunnels are nodes only"),
     ("router-id", "an IPv4 address or `generate`; kube-router takes any text and fails later"),
     ("routes-sync-period", "an upper bound: the kernel is looked at once a minute anyway, and tells of changes"),
     (

@@ -1,6 +1,8 @@
 //! Families of generic netlink have numbers that only the kernel knows.
 
-use crate::{Attributes, Error, Message, Socket};
+use std::collections::BTreeMap;
+
+use crate::{Attributes, Error, Message, Socket, flags};
 
 /// `GENL_ID_CTRL`
 const CONTROL: u16 = 16;
@@ -31,6 +33,23 @@ pub fn generic_family(socket: &mut Socket, name: &str) -> Result<Option<u16>, Er
         attributes.get(FAMILY_ID)?.u16()
     });
     Ok(id.filter(|id| *id != 0))
+}
+
+/// The families that are there, with their numbers. No module is loaded for this question.
+///
+/// # Errors
+/// If the kernel could not be asked.
+pub fn generic_families(socket: &mut Socket) -> Result<BTreeMap<String, u16>, Error> {
+    let mut found = BTreeMap::new();
+    let request = Message::generic(CONTROL, flags::DUMP, GET_FAMILY, 1);
+    socket.dump(&request, &mut found, BTreeMap::clear, |found, _, payload| {
+        let Some(attributes) = payload.get(GENERIC_HEADER..).map(Attributes::new) else { return };
+        let name = attributes.get(FAMILY_NAME).and_then(|name| name.text());
+        if let (Some(name), Some(id)) = (name, attributes.get(FAMILY_ID).and_then(|id| id.u16())) {
+            found.insert(name.to_owned(), id);
+        }
+    })?;
+    Ok(found)
 }
 
 const ENOENT: i32 = 2;

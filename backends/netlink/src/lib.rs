@@ -17,7 +17,7 @@ mod message;
 mod socket;
 
 pub use attributes::{Attribute, Attributes};
-pub use generic::generic_family;
+pub use generic::{generic_families, generic_family};
 pub use listener::{Heard, Listener};
 pub use message::{Message, flags};
 pub use socket::{Errno, Error, Protocol, Reply, Socket};

@@ -74,7 +74,7 @@ impl RealKernel {
         let node = matches!(config.role, Role::Node);
         let egress = node && config.run_router && config.enable_pod_egress;
         let filter = (proxy || egress).then(FilterBackend::new).transpose()?;
-        let mut route = RouteBackend::new()?;
+        let mut route = RouteBackend::new()?.with_overlay_port(config.overlay_port);
         if proxy && !route.offers(LinkKind::Dummy).map_err(OpenError::Refused)? {
             return Err(OpenError::Dummy);
         }

@@ -22,6 +22,9 @@ pub(crate) const DUMMY: &str = "kube-dummy-if";
 /// The bridge of the pods: ours, too, but whoever made it, it is not deleted, as pods hang on it.
 pub(crate) const BRIDGE: &str = "kube-bridge";
 
+/// kube-router's UDP port of tunnels.
+const OVERLAY_PORT: u16 = 5555;
+
 /// Why there is no [`RouteBackend`].
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -46,14 +49,34 @@ pub struct RouteBackend {
 }
 
 /// What the backend remembers. Forgotten when the socket is lost.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) links: Links,
+    /// Our tunnels that are there, with the indexes of those that were read.
+    pub(crate) tunnels: BTreeMap<Arc<str>, u32>,
+    /// UDP ports of tunnels that were ever opened.
+    pub(crate) ports: BTreeSet<Arc<str>>,
+    /// The UDP port that is ours whoever opened it.
+    pub(crate) port: u16,
     /// Our routes as they were asked for: the kernel fills in what was left open.
     pub(crate) routes: BTreeMap<RouteKey, RouteValue>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
     /// Interfaces that were put without an MTU, so that theirs is nobody's here.
     pub(crate) free_mtus: BTreeSet<Arc<str>>,
+}
+
+impl Known {
+    fn new(port: u16) -> Self {
+        Known {
+            links: Links::default(),
+            tunnels: BTreeMap::new(),
+            ports: BTreeSet::new(),
+            free_mtus: BTreeSet::new(),
+            port,
+            routes: BTreeMap::new(),
+            rules: BTreeMap::new(),
+        }
+    }
 }
 
 /// Device and inode of a network namespace's file.
@@ -93,8 +116,16 @@ impl RouteBackend {
         let socket = Socket::open(Protocol::Route)?;
         let writer = Arc::new(Writer::default());
         writer.is(&socket);
-        let (known, sysctls) = (Known::default(), Sysctls::default());
+        let (known, sysctls) = (Known::new(OVERLAY_PORT), Sysctls::default());
         Ok(RouteBackend { socket: Some(socket), namespace: namespace(), writer, known, sysctls })
+    }
+
+    /// The UDP port of tunnels is this instead of 5555 (`--overlay-encap-port`): one that was opened by an earlier
+    /// process is ours.
+    #[must_use]
+    pub fn with_overlay_port(mut self, port: u16) -> RouteBackend {
+        self.known.port = port;
+        self
     }
 
     /// Kernel parameters are below this folder, in place of `/proc/sys`, which is read-only in a container.
@@ -134,7 +165,11 @@ impl RouteBackend {
         };
         let result = what(&mut socket, &mut self.known);
         match &result {
-            Err(Fault::Lost) => self.known = Known::default(),
+            Err(Fault::Lost) => {
+                let fresh = Known::new(self.known.port);
+                let Known { ports, port, .. } = std::mem::replace(&mut self.known, fresh);
+                self.known = Known { ports, ..Known::new(port) };
+            }
             _ => self.socket = Some(socket),
         }
         result
@@ -159,7 +194,8 @@ impl Backend<Link> for RouteBackend {
     }
 
     fn apply(&mut self, ops: &[Op<Link>]) -> Result<Vec<Outcome>, Fault> {
-        self.with(|socket, known| link::apply(socket, known, ops))
+        let writer = Arc::clone(&self.writer);
+        self.with(|socket, known| link::apply(socket, known, &writer, ops))
     }
 }
 

@@ -13,10 +13,12 @@
 //!
 //! Deliberately not here: any decision, and any wish to repair; a backend does what the ops say and reports.
 //!
-//! Start reading at `backend.rs`. Sources: `include/uapi/linux/rtnetlink.h`, `if_addr.h`, `fib_rules.h`.
+//! Start reading at `backend.rs`. Sources: `include/uapi/linux/rtnetlink.h`, `if_addr.h`, `fib_rules.h`,
+//! `if_tunnel.h`, `fou.h`.
 
 mod addr;
 mod backend;
+mod fou;
 mod link;
 mod monitor;
 mod pod;
@@ -24,6 +26,7 @@ mod route;
 mod rule;
 pub mod setup;
 mod sysctl;
+mod tunnel;
 mod wire;
 
 pub use backend::{OpenError, RouteBackend};

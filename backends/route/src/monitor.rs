@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fairway_desired::{Fault, Interface, KernelEvent, LOCAL_TABLE, MAIN_TABLE, PROTO_KUBE_ROUTER, PlaneId, RouteKind};
+use fairway_desired::{
+    Fault, Interface, KernelEvent, LOCAL_TABLE, MAIN_TABLE, PROTO_KUBE_ROUTER, PlaneId, RouteKind, Tunnel,
+};
 use fairway_netlink::{Heard, Listener, Protocol, Socket, flags};
 use ipnet::IpNet;
 use netlink_packet_core::Parseable;
@@ -30,6 +32,8 @@ pub(crate) struct Writer {
     port: AtomicU32,
     /// IPv6 addresses that are being deleted: of those the kernel does not say who did it.
     deleting: Mutex<BTreeSet<IpNet>>,
+    /// Nor of interfaces, by index.
+    removing: Mutex<BTreeSet<u32>>,
 }
 
 impl Writer {
@@ -40,6 +44,20 @@ impl Writer {
 
     fn deleting(&self) -> std::sync::MutexGuard<'_, BTreeSet<IpNet>> {
         self.deleting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn removing(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        self.removing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An interface is about to be deleted, or was not.
+    pub(crate) fn removes(&self, index: u32, removes: bool) {
+        let mut removing = self.removing();
+        if removes {
+            removing.insert(index);
+        } else {
+            removing.remove(&index);
+        }
     }
 
     /// An IPv6 address on `kube-dummy-if` is about to be deleted, or was not.
@@ -82,6 +100,8 @@ pub struct Monitor {
     told: BTreeMap<Arc<str>, Interface>,
     /// Whether our interface is there and up.
     dummy_up: bool,
+    /// Tunnels of ours that were set down, and may be about to be deleted by us.
+    fallen: BTreeMap<u32, Arc<str>>,
     /// What was heard is not all there was.
     lost: bool,
 }
@@ -124,6 +144,7 @@ impl Monitor {
             states: BTreeMap::new(),
             told: BTreeMap::new(),
             dummy_up: false,
+            fallen: BTreeMap::new(),
             lost: true,
         })
     }
@@ -139,11 +160,16 @@ impl Monitor {
             self.read_all(&mut events)?;
         }
         for _ in 0..most {
-            let Monitor { listener, writer, links, states, told, dummy_up, .. } = self;
-            let mut ear = Ear { writer, links, states, told, dummy_up, events: &mut events };
+            let Monitor { listener, writer, links, states, told, dummy_up, fallen, .. } = self;
+            let mut ear = Ear { writer, links, states, told, dummy_up, fallen, events: &mut events };
             match listener.hear(|heard| ear.hear(heard)) {
                 Ok(true) => {}
-                Ok(false) => return Ok((events.0, false)),
+                Ok(false) => {
+                    if !std::mem::take(&mut self.fallen).is_empty() {
+                        events.push(KernelEvent::Changed(PlaneId::Link));
+                    }
+                    return Ok((events.0, false));
+                }
                 // Told later, by reading it all.
                 Err(_) => {
                     self.lost = true;
@@ -176,10 +202,12 @@ impl Monitor {
         }
         self.links = Links::default();
         self.states.clear();
-        let Monitor { writer, links, states, told, dummy_up, .. } = self;
+        self.fallen.clear();
+        self.writer.removing().clear();
+        let Monitor { writer, links, states, told, dummy_up, fallen, .. } = self;
         // What changed is told at once, below.
         let mut single = Events::default();
-        let mut ear = Ear { writer, links, states, told, dummy_up, events: &mut single };
+        let mut ear = Ear { writer, links, states, told, dummy_up, fallen, events: &mut single };
         for (kind, payload) in &heard {
             ear.hear(Heard { kind: *kind, flags: 0, port: 0, payload });
         }
@@ -202,6 +230,7 @@ struct Ear<'a> {
     states: &'a mut BTreeMap<u32, State>,
     told: &'a mut BTreeMap<Arc<str>, Interface>,
     dummy_up: &'a mut bool,
+    fallen: &'a mut BTreeMap<u32, Arc<str>>,
     events: &'a mut Events,
 }
 
@@ -235,6 +264,23 @@ impl Ear<'_> {
         };
         let bridge_was = bridge(self);
         let old = self.states.get(&index).map(|state| state.name.clone());
+        // A tunnel of ours that somebody sets down or deletes takes its routes with it. What one is made by is found when
+        // the plane is read.
+        if heard.kind != kind::DEL_LINK
+            && !message.header.flags.contains(LinkFlags::Up)
+            && let Some(state) = self.states.get(&index).filter(|state| state.up && Tunnel::may_be(&state.name))
+        {
+            self.fallen.insert(index, state.name.clone());
+        }
+        if heard.kind == kind::DEL_LINK {
+            // Before a deletion the kernel sets it down.
+            let fallen = self.fallen.remove(&index);
+            let up = old.clone().filter(|_| self.states.get(&index).is_some_and(|state| state.up));
+            let ours = self.writer.removing().remove(&index);
+            if !ours && fallen.or(up).is_some_and(|name| Tunnel::may_be(&name)) {
+                self.events.push(KernelEvent::Changed(PlaneId::Link));
+            }
+        }
         if heard.kind == kind::DEL_LINK {
             self.states.remove(&index);
             self.links.remove(index);

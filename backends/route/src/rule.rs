@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use fairway_desired::{Family, Fault, Op, Outcome, Rule, RuleKey, RuleValue, Table};
+use fairway_desired::{Family, Fault, OVERLAY_TABLE, Op, Outcome, Rule, RuleKey, RuleValue, Table};
 use fairway_netlink::{Message, Socket, flags};
 use ipnet::IpNet;
 use netlink_packet_core::Parseable;
@@ -14,6 +14,12 @@ use crate::wire::{family, kind, message, not_deleted, our_family, refused};
 
 /// Priorities of our rules: kube-router's.
 const OURS: [u32; 2] = [32764, 32765];
+
+/// Whether a rule is ours. kube-router lets the kernel choose the priority of the overlay's.
+fn ours(key: &RuleKey, value: RuleValue) -> bool {
+    OURS.contains(&key.priority) || value.table == OVERLAY_TABLE
+}
+
 /// A mark is compared as a whole.
 const WHOLE: u32 = u32::MAX;
 
@@ -74,7 +80,7 @@ fn decode(payload: &[u8]) -> Option<(RuleKey, RuleValue)> {
 
 /// Whether a message is about a rule of ours.
 pub(crate) fn is_ours(payload: &[u8]) -> bool {
-    decode(payload).is_some_and(|(key, _)| OURS.contains(&key.priority))
+    decode(payload).is_some_and(|(key, value)| ours(&key, value))
 }
 
 fn all(socket: &mut Socket) -> Result<Vec<(RuleKey, RuleValue)>, Fault> {
@@ -104,8 +110,8 @@ fn deletable(rules: &[(RuleKey, RuleValue)], key: &RuleKey) -> Option<RuleValue>
 }
 
 pub(crate) fn observe(socket: &mut Socket, known: &mut Known) -> Result<Table<Rule>, Fault> {
-    let ours = all(socket)?.into_iter().filter(|(key, _)| OURS.contains(&key.priority));
-    known.rules = ours.collect();
+    let found = all(socket)?.into_iter().filter(|(key, value)| ours(key, *value));
+    known.rules = found.collect();
     Ok(known.rules.clone())
 }
 
@@ -123,7 +129,7 @@ pub(crate) fn apply(socket: &mut Socket, known: &mut Known, ops: &[Op<Rule>]) ->
                 Some(all) => all,
                 None => all(socket)?,
             };
-            let exists = all.iter().any(|(there, _)| there == key);
+            let exists = all.iter().any(|(there, value)| there == key && !ours(there, *value));
             foreign = Some(all);
             if exists {
                 outcomes[index] = Outcome::Foreign;

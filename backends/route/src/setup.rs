@@ -14,7 +14,7 @@ use rtnetlink::{LinkBridgePort, LinkIp6Tnl, LinkIpIp, LinkUnspec, LinkVeth};
 use crate::link::{self, Links};
 use crate::wire::errno::{EADDRINUSE, EEXIST, ENODEV, ENOENT};
 use crate::wire::{kind, message, not_deleted};
-use crate::{addr, route};
+use crate::{addr, fou, route};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,26 +32,6 @@ pub enum Encapsulation {
     Fou,
     /// Generic UDP encapsulation: a header says what follows.
     Gue,
-}
-
-/// `include/uapi/linux/fou.h`, and the numbers of `in.h` and `socket.h` it takes.
-mod fou {
-    pub(super) const FAMILY: &str = "fou";
-    pub(super) const VERSION: u8 = 1;
-    /// `FOU_CMD_ADD`
-    pub(super) const ADD: u8 = 1;
-    /// `FOU_ATTR_*`
-    pub(super) const PORT: u16 = 1;
-    pub(super) const AF: u16 = 2;
-    pub(super) const PROTOCOL: u16 = 3;
-    pub(super) const TYPE: u16 = 4;
-    /// `FOU_ENCAP_*`
-    pub(super) const DIRECT: u8 = 1;
-    pub(super) const GUE: u8 = 2;
-    pub(super) const INET: u8 = 2;
-    pub(super) const INET6: u8 = 10;
-    pub(super) const IPIP: u8 = 4;
-    pub(super) const IPV6: u8 = 41;
 }
 
 impl SetupError {
@@ -154,15 +134,16 @@ impl Setup {
         let mut socket = Socket::open(Protocol::Generic).map_err(|error| failed(error.into()))?;
         let number = generic_family(&mut socket, fou::FAMILY).map_err(failed)?;
         let number = number.ok_or_else(|| failed(Error::Errno(Errno(ENOENT))))?;
-        let mut request = Message::generic(number, 0, fou::ADD, fou::VERSION);
-        let (domain, inside) = match family {
-            Family::V4 => (fou::INET, fou::IPIP),
-            Family::V6 => (fou::INET6, fou::IPV6),
+        let mut request = Message::generic(number, 0, fou::command::ADD, fou::VERSION);
+        // `IPPROTO_IPIP` and `IPPROTO_IPV6`
+        let inside = match family {
+            Family::V4 => 4,
+            Family::V6 => 41,
         };
-        request.be16(fou::PORT, port).u8(fou::AF, domain);
+        request.be16(fou::attribute::PORT, port).u8(fou::attribute::AF, fou::number(family));
         match encapsulation {
-            Encapsulation::Fou => request.u8(fou::TYPE, fou::DIRECT).u8(fou::PROTOCOL, inside),
-            Encapsulation::Gue => request.u8(fou::TYPE, fou::GUE),
+            Encapsulation::Fou => request.u8(fou::attribute::TYPE, fou::DIRECT).u8(fou::attribute::PROTOCOL, inside),
+            Encapsulation::Gue => request.u8(fou::attribute::TYPE, fou::GUE),
         };
         match socket.request(request) {
             Ok(_) | Err(Error::Errno(Errno(EADDRINUSE))) => Ok(()),
@@ -215,6 +196,16 @@ impl Setup {
         let index = self.index(name)?;
         let what = || format!("ip link set {name} {}", if up { "up" } else { "down" });
         self.request(what, link::set_up(index, up), |_| false).map(drop)
+    }
+
+    /// `ip link set NAME name OTHER`; an interface that is up can be renamed since Linux 6.2.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn rename(&mut self, name: &str, other: &str) -> Result<(), SetupError> {
+        let body = LinkUnspec::new_with_index(self.index(name)?).name(other).build();
+        self.request(|| format!("ip link set {name} name {other}"), message(kind::NEW_LINK, 0, &body), |_| false)
+            .map(drop)
     }
 
     /// `ip link set NAME master BRIDGE`

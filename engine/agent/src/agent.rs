@@ -2,6 +2,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
@@ -11,8 +12,8 @@ use fairway_bgp::{self as bgp, Speaker};
 use fairway_compute::{BRIDGE, Compute, HealthCheck, Owned};
 use fairway_desired::bgp::Key as BgpKey;
 use fairway_desired::{
-    Addr, Bgp, File, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, Pod, Route,
-    RouteKey, RouteValue, Rule, Sysctl,
+    Addr, Bgp, File, Filter, Ipvs, KernelEvent, Link, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId,
+    Pod, Route, RouteKey, RouteValue, Rule, Sysctl,
 };
 use fairway_objects::{NodeConfig, Notice, NoticeChange, Subject};
 use fairway_publish::{self as publish, Publisher};
@@ -382,8 +383,12 @@ impl Agent {
         let Some(wanted) = reconciler.tracker().desired().get(&key) else {
             return "no route of ours is wanted: BGP has no next hop for it that this node uses".into();
         };
-        let hops: Vec<String> = wanted.next_hops.iter().filter_map(|hop| hop.via).map(|via| via.to_string()).collect();
-        let route = format!("via {}, protocol {}, metric {}", hops.join(" and "), wanted.protocol, key.metric);
+        let hop = |hop: &NextHop| match (hop.via, &hop.dev) {
+            (None, Some(dev)) => format!("dev {dev}"),
+            (via, _) => via.map_or_else(String::new, |via| format!("via {via}")),
+        };
+        let hops: Vec<String> = wanted.next_hops.iter().map(hop).collect();
+        let route = format!("{}, protocol {}, metric {}", hops.join(" and "), wanted.protocol, key.metric);
         if reconciler.in_sync(&key) {
             return format!("in the kernel: {route}");
         }
@@ -661,7 +666,7 @@ impl Agent {
 
     fn request_all(&mut self) {
         self.request(PlaneId::Sysctl, |lanes| &mut lanes.sysctl);
-        self.request(PlaneId::Link, |lanes| &mut lanes.link);
+        self.request_link();
         self.request(PlaneId::Addr, |lanes| &mut lanes.addr);
         self.request(PlaneId::Filter, |lanes| &mut lanes.filter);
         self.request(PlaneId::Rule, |lanes| &mut lanes.rule);
@@ -682,6 +687,14 @@ impl Agent {
     {
         let (puts, deletes) = self.gate(plane);
         let request = lane(&mut self.lanes).poll(self.now, Allow { puts, deletes, hold: None });
+        self.outputs.extend(request.map(output));
+    }
+
+    fn request_link(&mut self) {
+        let (puts, deletes) = self.gate(PlaneId::Link);
+        let inherited = &self.inherited;
+        let hold = |name: &Arc<str>| inherited.needs(name);
+        let request = self.lanes.link.poll(self.now, Allow { puts, deletes, hold: Some(&hold) });
         self.outputs.extend(request.map(output));
     }
 

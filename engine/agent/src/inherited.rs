@@ -1,7 +1,9 @@
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use fairway_bgp::{NeighborView, SessionState};
-use fairway_desired::{MAIN_TABLE, PROTO_KUBE_ROUTER, Route, RouteKey, Table};
+use fairway_desired::{MAIN_TABLE, OVERLAY_TABLE, PROTO_KUBE_ROUTER, Route, RouteKey, RouteValue, Table, Tunnel};
 use fairway_reconcile::Time;
 
 /// Longest wait for sessions after a start. It is kube-router's default restart time of BGP's graceful restart.
@@ -13,10 +15,14 @@ const QUIET: Time = Time::from_secs(5);
 ///
 /// A restarted speaker knows no routes at first. Without this the restart would remove every learned route and put
 /// it back when the session is up again, and traffic would be lost for nothing. A route leaves this set when it is
-/// learned again; the rest is given up when all configured neighbours had their say, or after 90 seconds.
+/// learned again; the rest is given up when all configured neighbours had their say, or after 90 seconds. Tunnels stay
+/// as long as one of these routes leads there.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
-    routes: BTreeSet<RouteKey>,
+    /// With the tunnels that they need.
+    routes: BTreeMap<RouteKey, Vec<Arc<str>>>,
+    /// How many of the routes need a tunnel.
+    tunnels: BTreeMap<Arc<str>, usize>,
     observed: bool,
     since: Option<Time>,
 }
@@ -27,19 +33,39 @@ impl Inherited {
         if !self.observed {
             self.observed = true;
             let learned = actual.iter().filter(|(key, value)| {
-                key.table == MAIN_TABLE && value.protocol == PROTO_KUBE_ROUTER && !desired.contains_key(key)
+                let table = matches!(key.table, MAIN_TABLE | OVERLAY_TABLE);
+                table && value.protocol == PROTO_KUBE_ROUTER && !desired.contains_key(key)
             });
-            self.routes = learned.map(|(key, _)| key.clone()).collect();
+            let tunnels = |value: &RouteValue| {
+                let devs = value.next_hops.iter().filter_map(|hop| hop.dev.clone());
+                devs.filter(|dev| Tunnel::may_be(dev)).collect()
+            };
+            self.routes = learned.map(|(key, value)| (key.clone(), tunnels(value))).collect();
+            for tunnel in self.routes.values().flatten() {
+                *self.tunnels.entry(tunnel.clone()).or_default() += 1;
+            }
         }
     }
 
     /// The route is desired: from now on it lives and dies like any other.
     pub(crate) fn desired(&mut self, key: &RouteKey) {
-        self.routes.remove(key);
+        for tunnel in self.routes.remove(key).into_iter().flatten() {
+            if let Some(count) = self.tunnels.get_mut(&tunnel) {
+                *count -= 1;
+                if *count == 0 {
+                    self.tunnels.remove(&tunnel);
+                }
+            }
+        }
     }
 
     pub(crate) fn contains(&self, key: &RouteKey) -> bool {
-        self.routes.contains(key)
+        self.routes.contains_key(key)
+    }
+
+    /// Whether one of the routes leads into this tunnel.
+    pub(crate) fn needs(&self, link: &str) -> bool {
+        self.tunnels.contains_key(link)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,6 +78,7 @@ impl Inherited {
         self.since.get_or_insert(now);
         if neighbors.is_none() || self.until(neighbors).is_some_and(|until| until <= now) {
             self.routes.clear();
+            self.tunnels.clear();
         }
     }
 

@@ -3,7 +3,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, file_errno};
+use fairway_desired::{Fault, Op, Outcome, Plane, PlaneId, Tunnel, file_errno};
 use fairway_objects::{Notice, NoticeChange, Subject};
 use fairway_reconcile::{Allow, Config, Owner, Reconciler, Request, Time};
 
@@ -111,7 +111,7 @@ where
     pub(crate) fn notices(&mut self, changes: &mut Vec<NoticeChange>) {
         while let Some((key, outcome)) = self.reconciler.poll_parked() {
             let wanted = self.reconciler.tracker().desired().contains_key(&key);
-            let notice = outcome.and_then(|outcome| reason(P::ID, outcome, wanted)).map(|reason| Notice {
+            let notice = outcome.and_then(|outcome| reason::<P>(&key, outcome, wanted)).map(|reason| Notice {
                 subject: Subject::Kernel(format!("{} {}", P::ID.as_str(), key.text())),
                 field: String::new(),
                 reason,
@@ -146,8 +146,14 @@ fn change(before: Option<Notice>, after: Option<Notice>, changes: &mut Vec<Notic
     }
 }
 
-fn reason(plane: PlaneId, outcome: Outcome, wanted: bool) -> Option<String> {
-    let known = match (plane, outcome) {
+/// `EOPNOTSUPP`
+const NOT_SUPPORTED: i32 = 95;
+
+fn reason<P: Plane>(key: &P::Key, outcome: Outcome, wanted: bool) -> Option<String>
+where
+    P::Key: Text,
+{
+    let known = match (P::ID, outcome) {
         (PlaneId::File, Outcome::Refused(errno)) => file_reason(errno),
         // ENOENT
         (PlaneId::Sysctl, Outcome::Refused(2)) => Some("there is no such parameter; a module may be missing"),
@@ -157,6 +163,14 @@ fn reason(plane: PlaneId, outcome: Outcome, wanted: bool) -> Option<String> {
         return Some(known.to_string());
     }
     match (outcome, wanted) {
+        (Outcome::Refused(NOT_SUPPORTED), true) if P::ID == PlaneId::Link => {
+            let module = match key.text() {
+                port if port.starts_with("gue/") => "fou (for IPv6 fou6) is missing: no tunnels through UDP",
+                tunnel if Tunnel::may_be(&tunnel) => "ipip (for IPv6 ip6_tunnel) is missing: no overlay",
+                _ => "for this kind of interface is missing",
+            };
+            Some(format!("the kernel's module {module}"))
+        }
         (Outcome::Refused(errno), true) => Some(format!("refused: errno {errno}")),
         (Outcome::Refused(errno), false) => Some(format!("removal refused: errno {errno}")),
         (Outcome::Foreign, _) => Some("not ours, left alone".to_string()),

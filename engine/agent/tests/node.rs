@@ -11,10 +11,10 @@ use std::time::Duration;
 use common::*;
 use fairway_agent::{Agent, Batch, Input, Output, bfd, bgp};
 use fairway_desired::{
-    AddrValue, Interface, KernelEvent, MAIN_TABLE, NextHop, Op, Outcome, PROTO_KUBE_ROUTER, PlaneId, RouteKey,
-    RouteKind, RouteValue, ipvs,
+    AddrValue, Interface, KernelEvent, LinkKind, LinkValue, MAIN_TABLE, NextHop, OVERLAY_TABLE, Op, Outcome,
+    PROTO_KUBE_ROUTER, PlaneId, RouteKey, RouteKind, RouteValue, Tunnel, ipvs,
 };
-use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, RouterConfig, RouterSessions, Scheduler};
+use fairway_objects::{Delta, Kind, Node, NodeConfig, Object, Overlay, RouterConfig, RouterSessions, Scheduler};
 use proptest::prelude::*;
 
 fn started(config: NodeConfig, kernel: Kernel, objects: &[Object]) -> Host {
@@ -276,6 +276,50 @@ fn inherited_routes_stay_until_sessions_had_their_chance() {
     // Nobody to wait for.
     let host = started(common::config(), kernel(), &cluster());
     assert!(!host.kernel.route.contains_key(&key));
+}
+
+#[test]
+fn a_kernel_without_tunnels_lacks_the_overlay_and_nothing_else() {
+    let config = NodeConfig { overlay: Some(Overlay { full: false, port: Some(5555) }), ..config() };
+    let kernel = Kernel { refuse_link: Some("gue/"), ..Kernel::default() };
+    let host = started(config, kernel, &cluster());
+    let notices: Vec<String> = host.agent.notices().map(ToString::to_string).collect();
+    let said =
+        |text: &&String| text.contains("link gue/5555/ipv4") && text.contains("module fou (for IPv6 fou6) is missing");
+    assert!(notices.iter().any(|text| said(&text)), "{notices:?}");
+    assert!(host.kernel.link.contains_key("kube-dummy-if") && host.kernel.ipvs.len() == 12, "{:?}", host.kernel.ipvs);
+}
+
+#[test]
+fn inherited_tunnels_stay_with_their_routes_and_orphans_go_at_once() {
+    let tunnel = |remote: &str| {
+        let tunnel = Tunnel { local: ip("192.168.1.1"), remote: ip(remote), port: None };
+        (Tunnel::name(tunnel.remote), LinkValue { kind: LinkKind::Tunnel(tunnel), up: true, mtu: None })
+    };
+    let (used, orphan) = (tunnel("192.168.9.9"), tunnel("192.168.9.8"));
+    let dev = |key: RouteKey| {
+        let next_hops = vec![NextHop { via: None, dev: Some(used.0.clone()), weight: 1 }];
+        let value = RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops };
+        (key, value)
+    };
+    let main = dev(learned("11.0.9.0/24").0);
+    let near = dev(RouteKey { table: OVERLAY_TABLE, ..learned("192.168.9.9/32").0 });
+    let kernel = || Kernel {
+        link: [used.clone(), orphan.clone()].into(),
+        route: [main.clone(), near.clone()].into(),
+        ..Kernel::default()
+    };
+    let config = NodeConfig { peers: vec![peer("192.168.1.201", 65_002)], ..config() };
+    let mut host = started(config, kernel(), &cluster());
+    host.run_until(Duration::from_secs(80));
+    assert!(host.kernel.link.contains_key(&used.0) && host.kernel.route.contains_key(&near.0), "as long as its routes");
+    assert!(!host.kernel.link.contains_key(&orphan.0), "nothing leads there");
+    host.run_until(Duration::from_secs(100));
+    assert!(!host.kernel.link.contains_key(&used.0) && !host.kernel.route.contains_key(&main.0));
+    // The route before the tunnel: it would be gone without a word.
+    let gone = |key: &str| host.kernel.log.iter().position(|(_, put, text)| !put && text.contains(key));
+    assert!(gone("11.0.9.0/24") < gone(&used.0), "{:?}", host.kernel.log);
+    assert!(host.agent.in_sync());
 }
 
 fn router(number: u8, networks: &[&str]) -> NodeConfig {

@@ -21,7 +21,7 @@ use crate::health::{self, HealthCheck, HealthChecks};
 use crate::ledger::Ledger;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{egress, global, pods, router, service};
+use crate::{egress, global, overlay, pods, router, service};
 
 /// Net changes, by plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -387,6 +387,7 @@ impl Compute {
         if old == node {
             return;
         }
+        self.hops_changed();
         self.dirty.insert(Unit::Node(name.clone()));
         self.dirty.extend(inside.into_iter().map(Unit::Node));
         if !own {
@@ -417,6 +418,15 @@ impl Compute {
         let prefix = learned.prefix.trunc();
         if self.state.learn(prefix, learned.next_hops) {
             self.dirty.insert(Unit::Learned(prefix));
+            self.hops_changed();
+        }
+    }
+
+    /// The ways to some next hops changed: so do the routes that lead there, and the tunnels.
+    fn hops_changed(&mut self) {
+        for (hop, tunnel, prefixes) in self.state.hops.take_touched() {
+            self.dirty.extend(tunnel.then_some(Unit::Tunnel(hop)));
+            self.dirty.extend(prefixes.into_iter().map(Unit::Learned));
         }
     }
 
@@ -426,18 +436,20 @@ impl Compute {
     /// Returns the routes that the kernel may have dropped by itself, because the interface was set down. They are
     /// desired or not as before; what is known of them is not to be trusted.
     pub fn interface(&mut self, name: &Arc<str>, now: Option<Interface>) -> Vec<RouteKey> {
+        let ends = overlay::ends(&self.state);
         let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.set(name, now);
         self.rebind(&bound);
-        self.links_changed(before, &dropped)
+        self.links_changed(before, &dropped, &ends)
     }
 
     /// Takes what the kernel says of all interfaces; otherwise as [`Compute::interface`].
     pub fn interfaces(&mut self, all: BTreeMap<Arc<str>, Interface>) -> Vec<RouteKey> {
+        let ends = overlay::ends(&self.state);
         let (before, bound) = (pods::basis(&self.state), self.state.bound().collect::<Vec<IpAddr>>());
         let dropped = self.state.links.replace(all);
         self.rebind(&bound);
-        self.links_changed(before, &dropped)
+        self.links_changed(before, &dropped, &ends)
     }
 
     /// Node ports follow the addresses of this host.
@@ -452,15 +464,23 @@ impl Compute {
         }
     }
 
-    fn links_changed(&mut self, mtu_before: Option<Option<u32>>, dropped: &[IpNet]) -> Vec<RouteKey> {
+    fn links_changed(
+        &mut self,
+        mtu_before: Option<Option<u32>>,
+        dropped: &[IpNet],
+        ends: &overlay::Ends,
+    ) -> Vec<RouteKey> {
         if pods::basis(&self.state) != mtu_before {
             self.dirty.insert(Unit::Pods);
         }
-        let changed = self.state.hops.review(&self.state.links);
-        self.dirty.extend(changed.into_iter().map(Unit::Learned));
+        self.state.review_hops();
+        self.hops_changed();
         let metric = self.state.config.route_metric;
         let key = |prefix| RouteKey { prefix, table: MAIN_TABLE, metric };
-        self.state.hops.through(dropped).into_iter().map(key).collect()
+        let mut prefixes = self.state.hops.through(dropped);
+        // IPv4 drops the routes whose source address goes, and refuses such routes until it comes.
+        prefixes.extend(overlay::sourced(&self.state, ends));
+        prefixes.into_iter().map(key).collect()
     }
 
     /// The prefixes on the links of this host, sorted, and whether the link works.
@@ -499,6 +519,7 @@ impl Compute {
             Unit::Global => {
                 let mut claims = global::render(&self.state);
                 router::render(&self.state, &mut claims);
+                overlay::render(&self.state, &mut claims);
                 egress::render(&self.state, &mut claims);
                 claims
             }
@@ -511,6 +532,7 @@ impl Compute {
                 }
                 None => Claims::default(),
             },
+            Unit::Tunnel(hop) => overlay::render_tunnel(&self.state, *hop),
             Unit::Learned(prefix) => match self.state.learned.get(prefix) {
                 Some(next_hops) => router::render_learned(&self.state, *prefix, next_hops),
                 None => Claims::default(),

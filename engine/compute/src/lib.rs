@@ -17,6 +17,7 @@ mod global;
 mod health;
 mod ledger;
 mod links;
+mod overlay;
 mod pods;
 mod router;
 mod scratch;

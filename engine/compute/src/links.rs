@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use fairway_desired::Interface;
+use fairway_desired::{Interface, Tunnel};
 use ipnet::IpNet;
 
 /// Interfaces by name.
@@ -87,6 +87,18 @@ impl Links {
         !own && !link_local && known.values().any(near)
     }
 
+    /// Whether an address is in a subnet of ours, whatever the state of the link. While nobody tells of links, every one.
+    pub(crate) fn near(&self, hop: IpAddr) -> bool {
+        let Some(known) = &self.known else { return true };
+        known.values().any(|interface| interface.on_link.iter().any(|net| net.contains(&hop)))
+    }
+
+    /// Whether an address is one of ours; `None` while nobody tells.
+    pub(crate) fn has(&self, address: IpAddr) -> Option<bool> {
+        let known = self.known.as_ref()?;
+        Some(known.values().any(|interface| interface.addresses.binary_search(&address).is_ok()))
+    }
+
     /// Largest packet of the interface that has this address. Outer `None`: nobody tells of interfaces, or not of this;
     /// inner: none has it.
     pub(crate) fn mtu(&self, address: IpAddr) -> Option<Option<u32>> {
@@ -109,52 +121,122 @@ impl Links {
     }
 }
 
+/// How a next hop is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The kernel can send to it directly.
+    pub(crate) reached: bool,
+    /// What is for it goes through this tunnel instead.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
 /// Who depends on a next hop.
 #[derive(Clone, Debug)]
 struct Hop {
-    reached: bool,
+    way: Way,
     prefixes: BTreeSet<IpNet>,
 }
 
-/// Next hops of learned routes, so that a change of an interface touches only routes that depend on it.
+/// Next hops of learned routes, so that a change of an interface or of a node touches only routes that depend on it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hops {
     all: BTreeMap<IpAddr, Hop>,
+    /// Which next hops want a tunnel of this name. The lowest has it.
+    names: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
+    /// Next hops whose way changed, and whether their tunnel may have.
+    touched: BTreeMap<IpAddr, bool>,
 }
 
 impl Hops {
     /// A prefix has other next hops.
-    pub(crate) fn changed(&mut self, links: &Links, prefix: IpNet, old: &[IpAddr], new: &[IpAddr]) {
+    pub(crate) fn changed(&mut self, judge: impl Fn(IpAddr) -> Way, prefix: IpNet, old: &[IpAddr], new: &[IpAddr]) {
         for hop in old.iter().filter(|hop| !new.contains(hop)) {
             if let Some(known) = self.all.get_mut(hop) {
                 known.prefixes.remove(&prefix);
                 if known.prefixes.is_empty() {
+                    self.set(*hop, Way::default());
                     self.all.remove(hop);
                 }
             }
         }
         for hop in new.iter().filter(|hop| !old.contains(hop)) {
-            let new = || Hop { reached: links.reaches(*hop), prefixes: BTreeSet::new() };
-            self.all.entry(*hop).or_insert_with(new).prefixes.insert(prefix);
+            if !self.all.contains_key(hop) {
+                self.all.insert(*hop, Hop { way: Way::default(), prefixes: BTreeSet::new() });
+                self.set(*hop, judge(*hop));
+            }
+            if let Some(known) = self.all.get_mut(hop) {
+                known.prefixes.insert(prefix);
+            }
+        }
+    }
+
+    fn set(&mut self, ip: IpAddr, way: Way) {
+        let Some(hop) = self.all.get_mut(&ip) else { return };
+        let old = core::mem::replace(&mut hop.way, way);
+        if old == way {
+            return;
+        }
+        *self.touched.entry(ip).or_default() |= old.tunnel != way.tunnel;
+        if old.tunnel.is_some() == way.tunnel.is_some() {
+            return;
+        }
+        // Who has the name, and who had it.
+        let name = Tunnel::name(ip);
+        let wanting = self.names.entry(name.clone()).or_default();
+        self.touched.extend(wanting.iter().map(|other| (*other, true)));
+        if way.tunnel.is_some() {
+            wanting.insert(ip);
+        } else {
+            wanting.remove(&ip);
+        }
+        if wanting.is_empty() {
+            self.names.remove(&name);
         }
     }
 
     /// Whether a next hop of a learned route can be sent to.
     pub(crate) fn reached(&self, hop: IpAddr) -> bool {
-        self.all.get(&hop).is_some_and(|hop| hop.reached)
+        self.all.get(&hop).is_some_and(|hop| hop.way.reached)
     }
 
-    /// After a change of interfaces: the prefixes of next hops that are reached now and were not, or the other way.
-    pub(crate) fn review(&mut self, links: &Links) -> Vec<IpNet> {
-        let mut changed = Vec::new();
-        for (ip, hop) in &mut self.all {
-            let reached = links.reaches(*ip);
-            if reached != hop.reached {
-                hop.reached = reached;
-                changed.extend(hop.prefixes.iter().copied());
-            }
+    /// The tunnel to a next hop. `Err`: it should have one, but this next hop has the name of it.
+    pub(crate) fn tunnel(&self, hop: IpAddr) -> Option<Result<Tunnel, IpAddr>> {
+        let tunnel = self.all.get(&hop)?.way.tunnel?;
+        match self.names.get(&Tunnel::name(hop)).and_then(BTreeSet::first) {
+            Some(first) if *first != hop => Some(Err(*first)),
+            _ => Some(Ok(tunnel)),
         }
-        changed
+    }
+
+    /// Every next hop for which there is, or should be, a tunnel.
+    pub(crate) fn tunnelled(&self) -> impl Iterator<Item = IpAddr> {
+        self.names.values().flatten().copied()
+    }
+
+    /// What one next hop depends on changed.
+    pub(crate) fn review_one(&mut self, judge: impl Fn(IpAddr) -> Way, ip: IpAddr) {
+        if self.all.contains_key(&ip) {
+            self.set(ip, judge(ip));
+        }
+    }
+
+    /// What all next hops depend on changed: interfaces, or an address of ours.
+    pub(crate) fn review(&mut self, judge: impl Fn(IpAddr) -> Way) {
+        let ways: Vec<(IpAddr, Way)> = self.all.keys().map(|ip| (*ip, judge(*ip))).collect();
+        for (ip, way) in ways {
+            self.set(ip, way);
+        }
+    }
+
+    /// Next hops whose way changed since the last call, whether their tunnel may have, and the prefixes behind them.
+    pub(crate) fn take_touched(&mut self) -> Vec<(IpAddr, bool, Vec<IpNet>)> {
+        let touched = core::mem::take(&mut self.touched);
+        touched.into_iter().map(|(ip, tunnel)| (ip, tunnel, self.behind(ip).collect())).collect()
+    }
+
+    /// The prefixes behind one next hop.
+    pub(crate) fn behind(&self, hop: IpAddr) -> impl Iterator<Item = IpNet> {
+        self.all.get(&hop).into_iter().flat_map(|hop| hop.prefixes.iter().copied())
     }
 
     /// The prefixes of next hops inside these networks.

@@ -17,6 +17,7 @@ use fairway_objects::{
 };
 use ipnet::IpNet;
 
+use crate::overlay;
 use crate::state::{State, host_prefix};
 use crate::unit::Claims;
 
@@ -419,16 +420,25 @@ pub(crate) fn render_learned(state: &State, prefix: IpNet, next_hops: &[IpAddr])
     if own || !state.enabled(Family::of(prefix.addr())) && !state.is_router() {
         return claims;
     }
-    let reached = next_hops.iter().filter(|hop| state.hops.reached(**hop));
-    let mut next_hops: Vec<NextHop> = reached.map(|via| NextHop { via: Some(*via), dev: None, weight: 1 }).collect();
-    next_hops.sort();
-    next_hops.dedup();
-    if next_hops.is_empty() {
+    let via = |via: &IpAddr| NextHop { via: Some(*via), dev: None, weight: 1 };
+    let direct = next_hops.iter().filter(|hop| state.hops.tunnel(**hop).is_none() && state.hops.reached(**hop));
+    let mut hops: Vec<NextHop> = direct.map(via).collect();
+    hops.sort();
+    hops.dedup();
+    // A prefix behind a tunnel belongs to one node. Were there several, one is used: IPv6 has no ECMP over interfaces.
+    let mut src = None;
+    if hops.is_empty()
+        && let Some((hop, source)) = overlay::next_hop(state, prefix, next_hops)
+    {
+        hops.push(hop);
+        src = source;
+    }
+    if hops.is_empty() {
         return claims;
     }
     claims.route.insert(
         RouteKey { prefix, table: MAIN_TABLE, metric: state.config.route_metric },
-        RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src: None, next_hops },
+        RouteValue { kind: RouteKind::Unicast, protocol: PROTO_KUBE_ROUTER, src, next_hops: hops },
     );
     claims
 }

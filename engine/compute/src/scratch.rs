@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::compute::Desired;
 use crate::state::State;
 use crate::unit::{Claims, Unit};
-use crate::{egress, global, pods, router, service};
+use crate::{egress, global, overlay, pods, router, service};
 
 /// Desired state and notices of the units, from nothing but the objects, learned routes and interfaces that exist.
 ///
@@ -49,6 +49,7 @@ pub fn from_scratch(
     let mut units: BTreeMap<Unit, Claims> = BTreeMap::new();
     let mut claims = global::render(&state);
     router::render(&state, &mut claims);
+    overlay::render(&state, &mut claims);
     egress::render(&state, &mut claims);
     units.insert(Unit::Global, claims);
     units.insert(Unit::Pods, pods::render(&state));
@@ -56,6 +57,9 @@ pub fn from_scratch(
         let mut claims = router::render_node(&state, node);
         egress::render_node(&state, node, &mut claims);
         units.insert(Unit::Node(node.name.clone()), claims);
+    }
+    for hop in state.hops.tunnelled() {
+        units.insert(Unit::Tunnel(hop), overlay::render_tunnel(&state, hop));
     }
     for (prefix, next_hops) in &state.learned {
         units.insert(Unit::Learned(*prefix), router::render_learned(&state, *prefix, next_hops));

@@ -10,6 +10,7 @@ use fairway_objects::{EndpointSlice, Kind, Node, NodeConfig, ObjectName, Role, S
 use ipnet::IpNet;
 
 use crate::links::{Hops, Interfaces, Links};
+use crate::overlay;
 
 /// Objects, learned routes and their indexes.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<ObjectName, Arc<Node>>,
     /// Before that a missing node says nothing.
     pub(crate) nodes_listed: bool,
+    /// Which other nodes have an address.
+    pub(crate) others: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     /// Pod CIDRs and the nodes that have them.
     pod_cidrs: BTreeMap<IpNet, BTreeSet<ObjectName>>,
     pub(crate) services: BTreeMap<ObjectName, Arc<Service>>,
@@ -38,6 +41,7 @@ impl State {
             config,
             nodes: BTreeMap::new(),
             nodes_listed: false,
+            others: BTreeMap::new(),
             pod_cidrs: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -57,8 +61,52 @@ impl State {
             self.learned.insert(prefix, next_hops.clone())
         };
         let old = old.unwrap_or_default();
-        self.hops.changed(&self.links, prefix, &old, &next_hops);
+        self.with_hops(|state, hops| hops.changed(|hop| overlay::way(state, hop), prefix, &old, &next_hops));
         old != next_hops
+    }
+
+    /// Changes the index of next hops, which depends on everything else here.
+    fn with_hops(&mut self, change: impl FnOnce(&State, &mut Hops)) {
+        let mut hops = core::mem::take(&mut self.hops);
+        change(self, &mut hops);
+        self.hops = hops;
+    }
+
+    /// Interfaces or an address of ours changed.
+    pub(crate) fn review_hops(&mut self) {
+        self.with_hops(|state, hops| hops.review(|hop| overlay::way(state, hop)));
+    }
+
+    /// The addresses of a node were and are these: next hops are judged anew.
+    fn readdress(&mut self, name: &ObjectName, old: &Option<Arc<Node>>, own: [Option<IpAddr>; 2]) {
+        if *name.name == *self.config.node_name {
+            if own != self.node_ips() {
+                self.review_hops();
+            }
+            return;
+        }
+        let addresses = |node: &Option<Arc<Node>>| -> BTreeSet<IpAddr> {
+            node.iter().flat_map(|node| node.internal_ips.iter().chain(&node.external_ips)).copied().collect()
+        };
+        let (before, after) = (addresses(old), addresses(&self.nodes.get(name).cloned()));
+        for ip in before.difference(&after) {
+            if let Some(names) = self.others.get_mut(ip) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.others.remove(ip);
+                }
+            }
+        }
+        for ip in after.difference(&before) {
+            self.others.entry(*ip).or_default().insert(name.clone());
+        }
+        for ip in before.symmetric_difference(&after) {
+            self.with_hops(|state, hops| hops.review_one(|hop| overlay::way(state, hop), *ip));
+        }
+    }
+
+    fn node_ips(&self) -> [Option<IpAddr>; 2] {
+        [self.node_ip(Family::V4), self.node_ip(Family::V6)]
     }
 
     /// A node is like this now, or gone. Returns what it was, and those nodes whose pod CIDRs lie inside one of its old
@@ -71,11 +119,13 @@ impl State {
         let cidrs = |node: &Option<Arc<Node>>| -> BTreeSet<IpNet> {
             node.iter().flat_map(|node| &node.pod_cidrs).map(IpNet::trunc).collect()
         };
+        let own = self.node_ips();
         let new = cidrs(&node);
         let old = match node {
             Some(node) => self.nodes.insert(name.clone(), node),
             None => self.nodes.remove(name),
         };
+        self.readdress(name, &old, own);
         let before = cidrs(&old);
         for net in before.difference(&new) {
             if let Some(names) = self.pod_cidrs.get_mut(net) {

@@ -1,6 +1,7 @@
 //! Units of computation, and what one claims.
 
 use alloc::collections::BTreeSet;
+use core::net::IpAddr;
 
 use fairway_desired::{Addr, Bgp, File, Filter, Ipvs, Link, Pod, Route, Rule, Sysctl, Table};
 use fairway_objects::{Notice, ObjectName};
@@ -22,6 +23,8 @@ pub(crate) enum Unit {
     },
     /// Another node of the mesh.
     Node(ObjectName),
+    /// The tunnel to a next hop of learned routes.
+    Tunnel(IpAddr),
     /// A route BGP learned.
     Learned(IpNet),
 }

@@ -1,6 +1,7 @@
 //! Compute through its public behaviour: tables of what objects mean, and incremental equals from scratch.
 
 mod build;
+mod overlay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -786,8 +787,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn incremental_equals_from_scratch(steps in prop::collection::vec(step(), 1..60), mesh in any::<bool>()) {
-        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, node_port_on_all: mesh, enable_ipv6: true, ..config() };
+    fn incremental_equals_from_scratch(
+        steps in prop::collection::vec(step(), 1..60), mesh in any::<bool>(), overlay in some_overlay(),
+    ) {
+        let config = NodeConfig { nodes_full_mesh: mesh, hairpin_mode: mesh, node_port_on_all: mesh, enable_ipv6: true, overlay, ..config() };
         let mut compute = Compute::new(config.clone());
         let mut applied = Desired::default();
         let mut standing = BTreeSet::new();

@@ -19,6 +19,7 @@ mod net;
 mod plane;
 mod pod;
 mod route;
+mod tunnel;
 
 pub use bgp::Bgp;
 pub use event::{Interface, KernelEvent};
@@ -32,6 +33,7 @@ pub use route::{
     LOCAL_TABLE, Learned, MAIN_TABLE, NextHop, PROTO_KERNEL, PROTO_KUBE_ROUTER, Route, RouteKey, RouteKind, RouteValue,
     Rule, RuleKey, RuleValue,
 };
+pub use tunnel::{OVERLAY_TABLE, Tunnel, receive_port};
 
 /// Address family, as in the kernel's `AF_INET` and `AF_INET6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

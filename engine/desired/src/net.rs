@@ -2,7 +2,7 @@ use alloc::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::{Plane, PlaneId};
+use crate::{Family, Plane, PlaneId, Tunnel};
 
 /// Kernel parameters. Key: path below `/proc/sys` with slashes (`net/ipv4/vs/conntrack`). Value: the number written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,11 @@ impl Plane for Sysctl {
 /// Network interfaces that we make. Key: interface name.
 ///
 /// Ours are the interfaces that kube-router names: `kube-dummy-if`, and `kube-bridge` of the pods, which is adopted if it
-/// is there and never replaced.
+/// is there and never replaced; tunnels to other nodes ([`Tunnel::is_ours`]), and the UDP ports on which packets of tunnels
+/// arrive ([`crate::receive_port`]). The order of names is that of dependency: what stands before a tunnel is the port.
+///
+/// Two IPv6 addresses may lead to one name of a tunnel, once in a million million pairs. Then the lower address has it,
+/// and nothing is sent to the other one through a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link;
@@ -50,6 +54,15 @@ pub enum LinkKind {
     Dummy,
     /// `bridge`
     Bridge,
+    /// `ipip` or `ip6tnl`: leads to one other node.
+    Tunnel(Tunnel),
+    /// No interface: a UDP port that takes packets out of UDP and GUE (`ip fou add … gue`).
+    ReceivePort {
+        /// Of every address of this family.
+        family: Family,
+        /// UDP port.
+        port: u16,
+    },
 }
 
 /// Addresses on our interfaces. Ours are all on `kube-dummy-if` except `fe80::/10`.

@@ -78,7 +78,8 @@ pub struct NextHop {
     pub weight: u16,
 }
 
-/// Policy routing rules. Ours have one of our priorities (kube-router's: 32764 and 32765).
+/// Policy routing rules. Ours have one of our priorities (kube-router's: 32764 and 32765), or lead to
+/// [`OVERLAY_TABLE`](crate::OVERLAY_TABLE), for which kube-router lets the kernel choose the priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule;

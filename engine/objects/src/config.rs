@@ -264,6 +264,8 @@ pub struct NodeConfig {
     pub route_metric: u32,
     /// `--enable-overlay` and its companions; `None`: no tunnels.
     pub overlay: Option<Overlay>,
+    /// `--overlay-encap-port`: the UDP port of tunnels. It is known to be ours without an overlay, too.
+    pub overlay_port: u16,
     /// `--gobgp-admin-address` and `--gobgp-admin-port`: where the `gobgp` client is answered.
     pub admin: Vec<SocketAddr>,
     /// `--health-addr` and `--health-port`: where the kubelet's probes are answered; `None`: nowhere.
@@ -340,6 +342,7 @@ impl NodeConfig {
             multipath_relax: true,
             route_metric: 0,
             overlay: Some(Overlay::default()),
+            overlay_port: 5555,
             admin: vec![],
             health: None,
             metrics: None,

@@ -251,7 +251,8 @@ impl<P: Plane> Reconciler<P> {
     }
 
     /// The entry may be gone by itself. If it is desired it is put again, without a look at the table; if it is not,
-    /// nothing is done about it until the table is observed.
+    /// nothing is done about it until the table is observed. What the kernel refused is tried again, too: whatever took
+    /// the entry away may come back.
     pub fn doubt(&mut self, key: &P::Key) {
         if matches!(self.flight, Flight::Observing) {
             self.suspected = true;
@@ -260,6 +261,11 @@ impl<P: Plane> Reconciler<P> {
             self.doubted.insert(key.clone());
         }
         self.tracker.set_actual(key, None);
+        if let Some(trouble) = self.troubles.get_mut(key)
+            && matches!((trouble.outcome, trouble.wait), (Outcome::Refused(_), Wait::Parked))
+        {
+            trouble.wait = Wait::Over;
+        }
         self.refresh(key);
     }
 

@@ -368,6 +368,13 @@ fn a_doubted_entry_is_put_again_and_the_table_is_not_read() {
     reconciler.desire(Op::Del(4));
     reconciler.doubt(&4);
     assert!(reconciler.is_settled(), "gone by itself");
+    // What was refused may be possible now.
+    reconciler.desire(Op::Put(8, 1));
+    assert!(reconciler.poll(START, Allow::ALL).is_some());
+    reconciler.handle(START, Input::Applied(Ok(vec![Outcome::Refused(EINVAL)])));
+    assert_eq!(reconciler.poll(START, Allow::ALL), None);
+    reconciler.doubt(&8);
+    assert_eq!(reconciler.poll(START, Allow::ALL), Some(Request::Apply(vec![Op::Put(8, 1)])));
 }
 
 #[test]

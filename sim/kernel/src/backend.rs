@@ -1,12 +1,15 @@
 //! The kernel as a [`Backend`] of every plane.
 
+use std::sync::Arc;
+
 use fairway_desired::{
-    Addr, AddrKey, AddrValue, Backend, Fault, File, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue, Op, Outcome,
-    PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule, RuleKey, Sysctl, Table,
+    Addr, AddrKey, AddrValue, Backend, Fault, File, Filter, Ipvs, LOCAL_TABLE, Link, LinkKind, LinkValue,
+    OVERLAY_TABLE, Op, Outcome, PROTO_KUBE_ROUTER, Plane, PlaneId, Pod, Route, RouteKey, RouteKind, RouteValue, Rule,
+    RuleKey, RuleValue, Sysctl, Table, Tunnel, receive_port,
 };
 use ipnet::IpNet;
 
-use crate::kernel::{BRIDGE, DUMMY, EINVAL, ENODEV, Injected, Kernel, MTUS, Wire};
+use crate::kernel::{BRIDGE, DUMMY, EEXIST, EINVAL, ENODEV, Injected, Kernel, MTUS, Wire};
 
 /// Priorities of our policy routing rules.
 const OUR_PRIORITIES: [u32; 2] = [32764, 32765];
@@ -66,16 +69,30 @@ impl Kernel {
 
     fn apply_link(&mut self, op: &Op<Link>) -> Outcome {
         let name = op.key();
+        if let Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), .. }) = op
+            && (!tunnel.is_possible() || *name != Tunnel::name(tunnel.remote))
+        {
+            return Outcome::Refused(EINVAL);
+        }
         let there = self.links.get(name).map(|link| link.wire.clone());
         let bridge = **name == *BRIDGE;
-        if there.is_some() && **name != *DUMMY && !bridge {
+        if there.as_ref().is_some_and(|wire| !bridge && !our_link(name, wire)) {
             return Outcome::Foreign;
         }
         match op {
+            Op::Put(_, LinkValue { kind: LinkKind::ReceivePort { family, port }, .. }) => {
+                if *port == 0 || receive_port(*family, *port).0 != *name {
+                    return Outcome::Refused(EINVAL);
+                }
+                self.ports.insert((*family, *port));
+                Outcome::Done
+            }
+            Op::Put(_, LinkValue { kind: LinkKind::Tunnel(tunnel), up, .. }) => self.put_tunnel(name, *tunnel, *up),
             Op::Put(_, value) => {
                 let wire = match value.kind {
                     LinkKind::Dummy => Wire::Dummy,
-                    LinkKind::Bridge => Wire::Bridge,
+                    // The others are above.
+                    _ => Wire::Bridge,
                 };
                 if name.is_empty() || name.len() > 15 {
                     return Outcome::Refused(EINVAL);
@@ -109,8 +126,31 @@ impl Kernel {
             }
             Op::Del(_) if bridge && there.is_some() => Outcome::Foreign,
             Op::Del(_) if self.remove_link(name) => Outcome::Done,
-            Op::Del(_) => Outcome::Gone,
+            Op::Del(_) => {
+                let before = self.ports.len();
+                self.ports.retain(|(family, port)| receive_port(*family, *port).0 != *name);
+                if self.ports.len() < before { Outcome::Done } else { Outcome::Gone }
+            }
         }
+    }
+
+    fn put_tunnel(&mut self, name: &Arc<str>, tunnel: Tunnel, up: bool) -> Outcome {
+        if let Some(other) = self.tunnel_between(tunnel.local, tunnel.remote).filter(|other| other != name) {
+            if !Tunnel::is_ours(&other, tunnel.remote) {
+                return Outcome::Refused(EEXIST);
+            }
+            if self.links.contains_key(name) {
+                // Until the other one is deleted.
+                return Outcome::Busy;
+            }
+            self.rename(&other, name);
+        }
+        match self.links.get_mut(name) {
+            Some(link) => link.wire = Wire::PointToPoint(tunnel),
+            None => self.add_link(name, Wire::PointToPoint(tunnel)),
+        }
+        self.set_up(name, up);
+        Outcome::Done
     }
 
     fn apply_addr(&mut self, op: &Op<Addr>) -> Outcome {
@@ -149,7 +189,7 @@ impl Kernel {
 
     fn apply_rule(&mut self, op: &Op<Rule>) -> Outcome {
         let key = op.key();
-        if self.rules.contains_key(key) && !our_rule(key) {
+        if self.rules.get(key).is_some_and(|value| !our_rule(key, *value)) {
             return Outcome::Foreign;
         }
         match op {
@@ -177,8 +217,15 @@ fn our_address(link: &str, address: &IpNet) -> bool {
     link == DUMMY && !link_local
 }
 
-fn our_rule(key: &RuleKey) -> bool {
-    OUR_PRIORITIES.contains(&key.priority)
+fn our_rule(key: &RuleKey, value: RuleValue) -> bool {
+    OUR_PRIORITIES.contains(&key.priority) || value.table == OVERLAY_TABLE
+}
+
+fn our_link(name: &str, wire: &Wire) -> bool {
+    match wire {
+        Wire::PointToPoint(tunnel) => Tunnel::is_ours(name, tunnel.remote),
+        _ => name == DUMMY,
+    }
 }
 
 impl Backend<Sysctl> for Kernel {
@@ -206,15 +253,18 @@ impl Backend<Link> for Kernel {
         self.read::<Link>(|kernel| {
             let ours = kernel.links.iter().filter_map(|(name, link)| {
                 let kind = match (&**name, &link.wire) {
+                    (name, Wire::PointToPoint(tunnel)) if Tunnel::is_ours(name, tunnel.remote) => {
+                        LinkKind::Tunnel(*tunnel)
+                    }
                     (DUMMY | BRIDGE, Wire::Bridge) => LinkKind::Bridge,
-                    (DUMMY, _) => LinkKind::Dummy,
+                    (DUMMY, wire) if !matches!(wire, Wire::PointToPoint(_)) => LinkKind::Dummy,
                     _ => return None,
                 };
                 let value =
                     LinkValue { kind, up: link.up, mtu: (**name == *BRIDGE && !link.mtu_free).then_some(link.mtu) };
                 Some((name.clone(), value))
             });
-            ours.collect()
+            ours.chain(kernel.ports.iter().map(|(family, port)| receive_port(*family, *port))).collect()
         })
     }
 
@@ -249,7 +299,7 @@ impl Backend<Filter> for Kernel {
 impl Backend<Rule> for Kernel {
     fn observe(&mut self) -> Result<Table<Rule>, Fault> {
         self.read::<Rule>(|kernel| {
-            let ours = kernel.rules.iter().filter(|(key, _)| our_rule(key));
+            let ours = kernel.rules.iter().filter(|(key, value)| our_rule(key, **value));
             ours.map(|(key, value)| (key.clone(), *value)).collect()
         })
     }

@@ -1,13 +1,13 @@
 //! The network state of one host, and how it is configured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairway_desired::{
     Family, FileValue, Interface, LOCAL_TABLE, MAIN_TABLE, NextHop, PROTO_KERNEL, PlaneId, RouteKey, RouteKind,
-    RouteValue, RuleKey, RuleValue,
+    RouteValue, RuleKey, RuleValue, Tunnel,
 };
 use ipnet::IpNet;
 
@@ -28,6 +28,7 @@ pub(crate) const MTUS: std::ops::RangeInclusive<u32> = 68..=65535;
 pub(crate) const ENOENT: i32 = 2;
 pub(crate) const ESRCH: i32 = 3;
 pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENETDOWN: i32 = 100;
@@ -103,6 +104,8 @@ pub(crate) enum Wire {
     Dummy,
     /// `ipip` or `ip6tnl` without a fixed peer: takes every tunnelled packet to this host.
     Tunnel,
+    /// `ipip` or `ip6tnl` between two hosts.
+    PointToPoint(Tunnel),
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +152,8 @@ pub struct Kernel {
     pub(crate) addresses: Vec<(Arc<str>, IpNet)>,
     /// Which interfaces have an address.
     pub(crate) owners: BTreeMap<IpAddr, Vec<Arc<str>>>,
+    /// UDP ports that take packets out of GUE.
+    pub(crate) ports: BTreeSet<(Family, u16)>,
     pub(crate) rules: BTreeMap<RuleKey, RuleValue>,
     pub(crate) routes: BTreeMap<RouteKey, Stored>,
     /// How many routes of each length a table and family has.
@@ -174,6 +179,7 @@ impl Kernel {
             links: BTreeMap::new(),
             addresses: vec![],
             owners: BTreeMap::new(),
+            ports: BTreeSet::new(),
             rules: BTreeMap::new(),
             routes: BTreeMap::new(),
             lengths: BTreeMap::new(),
@@ -220,6 +226,53 @@ impl Kernel {
     pub fn add_tunnel(&mut self, name: &str) {
         if !self.links.contains_key(name) {
             self.add_link(name, Wire::Tunnel);
+        }
+    }
+
+    /// Makes a tunnel to another host, as an operator or kube-router does; it is up.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name or the pair of ends is taken, `EINVAL` for ends that cannot be.
+    pub fn add_tunnel_to(&mut self, name: &str, tunnel: Tunnel) -> Result<(), i32> {
+        if !tunnel.is_possible() || name.is_empty() || name.len() > 15 {
+            return Err(EINVAL);
+        }
+        if self.links.contains_key(name) || self.tunnel_between(tunnel.local, tunnel.remote).is_some() {
+            return Err(EEXIST);
+        }
+        self.add_link(name, Wire::PointToPoint(tunnel));
+        Ok(())
+    }
+
+    /// The tunnel that joins two addresses: Linux permits one.
+    pub(crate) fn tunnel_between(&self, local: IpAddr, remote: IpAddr) -> Option<Arc<str>> {
+        let joins = |wire: &Wire| matches!(wire, Wire::PointToPoint(t) if (t.local, t.remote) == (local, remote));
+        self.links.iter().find(|(_, link)| joins(&link.wire)).map(|(name, _)| name.clone())
+    }
+
+    /// Gives an interface another name; false if there is none, or the name is taken.
+    pub fn rename_link(&mut self, old: &str, new: &str) -> bool {
+        let possible = self.links.contains_key(old) && !self.links.contains_key(new);
+        if possible {
+            self.rename(old, &new.into());
+        }
+        possible
+    }
+
+    /// Gives an interface another name. Addresses and routes are the interface's, and stay.
+    pub(crate) fn rename(&mut self, old: &str, new: &Arc<str>) {
+        let Some(link) = self.links.remove(old) else { return };
+        self.links.insert(new.clone(), link);
+        let owners = self.owners.values_mut().flatten();
+        let routes = self.routes.values_mut();
+        let devs = routes.flat_map(|route| {
+            let hops = route.value.next_hops.iter_mut().filter_map(|hop| hop.dev.as_mut());
+            hops.chain(&mut route.devs)
+        });
+        let masters = self.links.values_mut().filter_map(|link| link.master.as_mut());
+        let all = owners.chain(devs).chain(masters).chain(self.addresses.iter_mut().map(|(link, _)| link));
+        for name in all.filter(|name| ***name == *old) {
+            *name = new.clone();
         }
     }
 

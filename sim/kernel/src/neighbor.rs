@@ -98,7 +98,7 @@ impl Fabric {
             let Some(state) = kernel.links.get(&link).filter(|l| l.passes()) else { continue };
             let mut arrivals: Vec<(HostId, &Arc<str>, Duration)> = vec![];
             match &state.wire {
-                Wire::Loopback | Wire::Dummy | Wire::Tunnel => {}
+                Wire::Loopback | Wire::Dummy | Wire::Tunnel | Wire::PointToPoint(_) => {}
                 Wire::Veth(peer, peer_link) => arrivals.push((*peer, peer_link, latency)),
                 Wire::Lan(id) => {
                     lan = Some(*id);

@@ -73,13 +73,22 @@ pub(crate) struct Packet {
     /// IPVS handled it; it must not do so again.
     pub(crate) ipvs: bool,
     pub(crate) iif: Option<Arc<str>>,
-    /// The header around it, while it is in an IPIP tunnel: from whom to whom.
-    pub(crate) outer: Option<(IpAddr, IpAddr)>,
+    /// The headers around it while it is in tunnels, the outermost last.
+    pub(crate) outer: Vec<Outer>,
+}
+
+/// A header around a packet in a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outer {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    /// The UDP port that it is sent to, with GUE between; otherwise it is IP in IP.
+    pub(crate) port: Option<u16>,
 }
 
 impl Packet {
     pub(crate) fn new(tuple: Tuple, kind: Kind) -> Self {
-        Packet { tuple, kind, ttl: 64, mark: 0, ct: Ct::Unseen, ipvs: false, iif: None, outer: None }
+        Packet { tuple, kind, ttl: 64, mark: 0, ct: Ct::Unseen, ipvs: false, iif: None, outer: vec![] }
     }
 
     pub(crate) fn family(&self) -> Family {

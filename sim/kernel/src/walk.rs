@@ -4,15 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairway_desired::Family;
 use fairway_desired::filter::Hook;
 use fairway_desired::ipvs::Forwarding;
+use fairway_desired::{Family, Tunnel};
 
 use crate::fabric::Fabric;
 use crate::filter::{At, Decision};
 use crate::ipvs::{Knobs, Request};
 use crate::kernel::{Kernel, Switch, Wire};
-use crate::packet::{Ct, Kind, Packet, Tuple};
+use crate::packet::{Ct, Kind, Outer, Packet, Tuple};
 use crate::route::{Flow, Target};
 use crate::types::HostId;
 
@@ -110,6 +110,28 @@ impl Kernel {
             expire_quiescent: self.is_on(Switch::VsExpireQuiescent),
             sloppy_tcp: self.is_on(Switch::VsSloppyTcp),
         }
+    }
+
+    /// The tunnel that an interface is.
+    fn wraps(&self, dev: &str) -> Option<Tunnel> {
+        match self.links.get(dev)?.wire {
+            Wire::PointToPoint(tunnel) => Some(tunnel),
+            _ => None,
+        }
+    }
+
+    /// The interface that takes a packet out of a tunnel: one between the two addresses, else one for everybody. Whether
+    /// UDP was around it does not matter any more.
+    fn unwraps(&self, outer: Outer, inside: Family) -> Option<Arc<str>> {
+        if outer.dst.is_ipv4() && inside == Family::V6 {
+            return None;
+        }
+        let between = self.tunnel_between(outer.dst, outer.src);
+        let between = between.filter(|name| self.links.get(name).is_some_and(|link| link.up));
+        between.or_else(|| {
+            let everybody = self.links.iter().find(|(_, link)| link.wire == Wire::Tunnel && link.up);
+            everybody.map(|(name, _)| name.clone())
+        })
     }
 
     fn forwards(&self, family: Family) -> bool {
@@ -233,31 +255,37 @@ impl Fabric {
 
     /// A packet in a tunnel, here or on its way through. The filter sees only the header around it, about which none of
     /// its matches says anything; so it is only routed.
-    fn tunnelled(&mut self, host: HostId, mut packet: Packet, outer: (IpAddr, IpAddr), arrived: bool) -> Step {
+    fn tunnelled(&mut self, host: HostId, mut packet: Packet, outer: Outer, arrived: bool) -> Step {
         let kernel = &self.hosts[host.0].kernel;
-        let (src, dst): (SocketAddr, SocketAddr) = ((outer.0, 0).into(), (outer.1, 0).into());
+        let (src, dst): (SocketAddr, SocketAddr) = ((outer.src, 0).into(), (outer.dst, 0).into());
         let Some(found) = kernel.lookup(&Flow::new(packet.tuple.protocol, src, dst, 0)) else {
-            return self.lost(host, format_args!("no route to {} for a tunnelled packet", outer.1));
+            return self.lost(host, format_args!("no route to {} for a tunnelled packet", outer.dst));
         };
         match &found.target {
             Target::Local => {
-                let device =
-                    kernel.links.iter().find(|(_, l)| l.wire == Wire::Tunnel && l.up).map(|(name, _)| name.clone());
-                let Some(device) = device else {
-                    return self.lost(host, "no tunnel device takes an IPIP packet");
+                let family = Family::of(outer.dst);
+                if let Some(port) = outer.port.filter(|port| !kernel.ports.contains(&(family, *port))) {
+                    return self.lost(host, format_args!("no tunnel listens on UDP port {port}"));
+                }
+                packet.outer.pop();
+                let inside = packet.outer.last().map_or(packet.family(), |inner| Family::of(inner.dst));
+                let Some(device) = kernel.unwraps(outer, inside) else {
+                    return self.lost(host, format_args!("no tunnel device takes a packet from {}", outer.src));
                 };
                 self.note(host, || format!("unwrapped on {device}"));
-                packet.outer = None;
                 packet.leave();
                 Step::Arrive(host, device, packet)
             }
-            Target::Out { .. } if arrived && !kernel.forwards(Family::of(outer.1)) => {
-                self.lost(host, format_args!("does not forward (to {})", outer.1))
+            Target::Out { .. } if arrived && !kernel.forwards(Family::of(outer.dst)) => {
+                self.lost(host, format_args!("does not forward (to {})", outer.dst))
             }
             Target::Out { .. } if packet.ttl <= 1 => self.lost(host, "the time to live is over"),
+            Target::Out { dev, .. } if !arrived && kernel.wraps(dev).is_some_and(|t| t.remote == outer.dst) => {
+                self.lost(host, format_args!("the way to {} leads through the tunnel itself", outer.dst))
+            }
             Target::Out { dev, next } => {
                 packet.ttl -= u8::from(arrived);
-                self.note(host, || format!("tunnelled to {}: {found}", outer.1));
+                self.note(host, || format!("tunnelled to {}: {found}", outer.dst));
                 Step::Leave { host, packet, dev: dev.clone(), next: *next }
             }
             Target::Blackhole | Target::Unreachable => self.lost(host, &found),
@@ -265,7 +293,7 @@ impl Fabric {
     }
 
     fn output(&mut self, host: HostId, mut packet: Packet) -> Step {
-        if let Some(outer) = packet.outer {
+        if let Some(outer) = packet.outer.last().copied() {
             return self.tunnelled(host, packet, outer, false);
         }
         let at = At { hook: Hook::Output, input: None, output: None };
@@ -339,7 +367,7 @@ impl Fabric {
             let source = way.and_then(|found| kernel.source(&found, to.ip()));
             let source = source.ok_or("IPVS forwards by tunnel, and there is no way to the real server")?;
             kernel.conntrack.untrack(packet);
-            packet.outer = Some((source, to.ip()));
+            packet.outer.push(Outer { src: source, dst: to.ip(), port: None });
             packet.ipvs = true;
             self.note(host, || format!("IPVS: wrapped for {} (IPIP from {source})", to.ip()));
             return Ok(false);
@@ -360,7 +388,7 @@ impl Fabric {
     fn arrive(&mut self, host: HostId, link: Arc<str>, mut packet: Packet) -> Step {
         packet.iif = Some(link.clone());
         self.note(host, || format!("in {link}: {packet}"));
-        if let Some(outer) = packet.outer {
+        if let Some(outer) = packet.outer.last().copied() {
             return self.tunnelled(host, packet, outer, true);
         }
         let at = At { hook: Hook::Prerouting, input: Some(&link), output: None };
@@ -473,7 +501,7 @@ impl Fabric {
         path: &mut Vec<HostId>,
     ) -> Step {
         let before = packet.tuple.src;
-        let decision = match packet.outer {
+        let decision = match packet.outer.last() {
             Some(_) => Decision::Accept,
             None => self.hosts[host.0].kernel.postrouting(&mut packet, &dev, next),
         };
@@ -488,6 +516,18 @@ impl Fabric {
             return Step::Arrive(host, dev, packet);
         }
         packet.leave();
+        if let Some(tunnel) = self.hosts[host.0].kernel.wraps(&dev) {
+            let inside = packet.outer.last().map_or(packet.family(), |inner| Family::of(inner.dst));
+            if tunnel.local.is_ipv4() && inside == Family::V6 {
+                return self.lost(host, format_args!("{dev} carries no IPv6"));
+            }
+            if !self.hosts[host.0].kernel.is_local(tunnel.local) {
+                return self.lost(host, format_args!("the end {} of {dev} is no address of this host", tunnel.local));
+            }
+            self.note(host, || format!("wrapped by {dev} for {}", tunnel.remote));
+            packet.outer.push(Outer { src: tunnel.local, dst: tunnel.remote, port: tunnel.port });
+            return Step::Output(host, packet);
+        }
         let Some(way) = self.resolve(host, &dev, next) else {
             return self.lost(host, format_args!("no neighbour {next} on {dev}"));
         };
@@ -499,7 +539,7 @@ impl Fabric {
         for (at, bridge) in way.bridges {
             path.push(at);
             self.wake(at);
-            if packet.outer.is_some() || !self.hosts[at.0].kernel.filters_bridges(packet.family()) {
+            if !packet.outer.is_empty() || !self.hosts[at.0].kernel.filters_bridges(packet.family()) {
                 self.note(at, || format!("bridge {bridge}: {packet}"));
                 continue;
             }

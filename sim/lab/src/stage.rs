@@ -323,6 +323,17 @@ impl Lab {
                 }
                 format!("{on}: somebody deleted the route to {to}")
             }
+            Fault::AddAddress { host, lan, address } => {
+                let there = self.find_mut(host)?;
+                let link = there.links.get(lan).cloned();
+                let link = link.ok_or_else(|| StageError::NotFound(format!("{host} is not on LAN {lan}")))?;
+                there.setup.add_address(&link, *address).map_err(refused)?;
+                format!("{host} {link} has {address}, too")
+            }
+            Fault::RenameLink { on, from, to } => {
+                self.find_mut(on)?.setup.rename(from, to).map_err(refused)?;
+                format!("{on}: somebody renamed {from} to {to}")
+            }
             Fault::PowerOff(name) => {
                 self.power_off(name)?;
                 format!("{name} lost power")

@@ -240,6 +240,24 @@ pub enum Fault {
         /// Destination.
         to: IpNet,
     },
+    /// A host gets one more address on its link to a LAN.
+    AddAddress {
+        /// Host.
+        host: String,
+        /// LAN.
+        lan: String,
+        /// Address, with the length of its prefix.
+        address: IpNet,
+    },
+    /// Somebody gives an interface another name; it stays up, with its routes.
+    RenameLink {
+        /// Host.
+        on: String,
+        /// Its name.
+        from: String,
+        /// Its name from then on.
+        to: String,
+    },
     /// A host stops at once, its kernel state is gone.
     PowerOff(String),
     /// A host boots.
@@ -339,6 +357,8 @@ impl fmt::Display for Fault {
             Fault::Plug { host, lan } => write!(f, "plug {host} into {lan}"),
             Fault::AddRoute { on, to, via } => write!(f, "somebody adds a route to {to} via {via} on {on}"),
             Fault::DeleteRoute { on, to } => write!(f, "somebody deletes the route to {to} on {on}"),
+            Fault::AddAddress { host, lan, address } => write!(f, "{host} gets the address {address} on {lan}"),
+            Fault::RenameLink { on, from, to } => write!(f, "somebody renames {from} to {to} on {on}"),
             Fault::PowerOff(host) => write!(f, "power off {host}"),
             Fault::PowerOn(host) => write!(f, "power on {host}"),
             Fault::Drain(node) => write!(f, "drain {node}"),

@@ -168,6 +168,20 @@ impl Stage for World {
                 self.tell_kernel(host, KernelEvent::Foreign(key));
                 format!("{on}: somebody deleted the route to {to}")
             }
+            Fault::AddAddress { host, lan, address } => {
+                let (id, link) = self.link_of(host, lan)?;
+                self.fabric.kernel_mut(id).add_address(&link, *address);
+                self.tell_interfaces(self.find_host(host)?);
+                format!("{host} {link} has {address}, too")
+            }
+            Fault::RenameLink { on, from, to } => {
+                let host = self.find_host(on)?;
+                if !self.fabric.kernel_mut(self.hosts[host].id).rename_link(from, to) {
+                    return Err(StageError::Refused(format!("no interface {from} on {on}, or {to} is taken")));
+                }
+                self.tell_interfaces(host);
+                format!("{on}: somebody renamed {from} to {to}")
+            }
             Fault::PowerOff(name) => {
                 let host = self.find_host(name)?;
                 self.power_off(host);

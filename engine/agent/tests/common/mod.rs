@@ -129,6 +129,8 @@ pub(crate) struct Kernel {
     pub(crate) refuse: Option<IpAddr>,
     /// This address is refused on every interface.
     pub(crate) refuse_addr: Option<IpAddr>,
+    /// Links whose name begins so are not supported.
+    pub(crate) refuse_link: Option<&'static str>,
     /// Draws faults while there.
     pub(crate) faults: Option<oorandom::Rand32>,
 }
@@ -150,7 +152,18 @@ macro_rules! has {
     })* };
 }
 
-has!(Sysctl sysctl, Link link, Filter filter, Rule rule, Route route, Pod pod, File file);
+has!(Sysctl sysctl, Filter filter, Rule rule, Route route, Pod pod, File file);
+
+impl Has<Link> for Kernel {
+    fn table(&mut self) -> &mut Table<Link> {
+        &mut self.link
+    }
+
+    fn refusal(&mut self, op: &Op<Link>) -> Option<Outcome> {
+        let refused = self.refuse_link.is_some_and(|beginning| op.key().starts_with(beginning));
+        (refused && matches!(op, Op::Put(..))).then_some(Outcome::Refused(95))
+    }
+}
 
 impl Has<Addr> for Kernel {
     fn table(&mut self) -> &mut Table<Addr> {

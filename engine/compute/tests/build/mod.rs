@@ -29,6 +29,7 @@ pub(crate) fn config() -> NodeConfig {
         peers: vec![BgpPeer::new(ip("192.168.1.201"), 65002)],
         service_cluster_ip_range: vec![net("12.0.0.0/16")],
         service_external_ip_range: vec![net("10.0.0.0/24")],
+        overlay: None,
         cni_file: Some("/etc/cni/net.d/10-kuberouter.conflist".into()),
         ..NodeConfig::new("n1")
     }
@@ -257,6 +258,10 @@ fn some_object() -> impl Strategy<Value = Object> {
     prop_oneof![1 => some_node(), 3 => some_service(), 3 => some_slice()]
 }
 
+pub(crate) fn some_overlay() -> impl Strategy<Value = Option<Overlay>> {
+    prop::option::of((any::<bool>(), any::<bool>()).prop_map(|(full, udp)| Overlay { full, port: udp.then_some(5555) }))
+}
+
 /// An interface with this address, given with the length of its prefix.
 pub(crate) fn interface(address: &str, up: bool, carrier: bool) -> Interface {
     let net = net(address);
@@ -272,8 +277,11 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         },
     );
     let learned = (
-        prop::sample::select(vec!["11.0.2.0/24", "11.0.9.0/24", "10.9.0.0/16"]),
-        prop::collection::btree_set(prop::sample::select(vec!["192.168.1.2", "192.168.1.3"]), 0..3),
+        prop::sample::select(vec!["11.0.2.0/24", "11.0.9.0/24", "10.9.0.0/16", "fd00:11::/64"]),
+        prop::collection::btree_set(
+            prop::sample::select(vec!["192.168.1.2", "192.168.1.3", "192.168.1.13", "fd00::2"]),
+            0..3,
+        ),
     )
         .prop_map(|(prefix, hops)| {
             Step::Learned(Learned { prefix: net(prefix), next_hops: hops.into_iter().map(ip).collect() })
@@ -285,7 +293,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => some_object().prop_map(|o| Step::Delta(Delta::Invalid { key: o.key(), notices: vec![] })),
         1 => prop::sample::select(Kind::ALL.to_vec()).prop_map(|k| Step::Delta(Delta::Relist(k))),
         1 => prop::sample::select(Kind::ALL.to_vec()).prop_map(|k| Step::Delta(Delta::Listed(k))),
-        1 => learned,
+        2 => learned,
         1 => interface,
         4 => Just(Step::Flush),
     ]

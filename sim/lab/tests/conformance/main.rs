@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod links;
+mod overlay;
 mod packets;
 mod planes;

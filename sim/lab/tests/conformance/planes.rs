@@ -98,7 +98,7 @@ fn blurred(outcomes: &[Outcome]) -> Vec<Outcome> {
 }
 
 /// Applies a batch to both and compares the outcomes.
-fn both<P: Plane>(
+pub(crate) fn both<P: Plane>(
     real: &mut impl Backend<P>,
     simulated: &mut Kernel,
     ops: &[Op<P>],
@@ -121,7 +121,7 @@ where
 }
 
 /// Compares the tables.
-fn same<P: Plane>(real: &mut impl Backend<P>, simulated: &mut Kernel) -> Result<(), TestCaseError>
+pub(crate) fn same<P: Plane>(real: &mut impl Backend<P>, simulated: &mut Kernel) -> Result<(), TestCaseError>
 where
     Kernel: Backend<P>,
 {
@@ -135,7 +135,7 @@ where
     Ok(())
 }
 
-fn host() -> (Fabric, HostId) {
+pub(crate) fn host() -> (Fabric, HostId) {
     let mut fabric = Fabric::new(1);
     let lan = fabric.add_lan("lan", Duration::from_micros(100));
     let host = fabric.add_host("host");
@@ -144,11 +144,11 @@ fn host() -> (Fabric, HostId) {
 }
 
 /// A batch of put and delete.
-fn op<P: Plane>(key: P::Key, value: P::Value, put: bool) -> Op<P> {
+pub(crate) fn op<P: Plane>(key: P::Key, value: P::Value, put: bool) -> Op<P> {
     if put { Op::Put(key, value) } else { Op::Del(key) }
 }
 
-fn mostly() -> impl Strategy<Value = bool> {
+pub(crate) fn mostly() -> impl Strategy<Value = bool> {
     prop::bool::weighted(0.7)
 }
 

@@ -1,5 +1,6 @@
 //! Steps: one action each, with its own keys.
 
+use ipnet::IpNet;
 use std::time::Duration;
 
 use regex_lite::{Regex, RegexBuilder};
@@ -32,6 +33,8 @@ const FAULTS: &[&str] = &[
     "linkDown",
     "linkUp",
     "unplug",
+    "addAddress",
+    "renameLink",
     "plug",
     "addRoute",
     "deleteRoute",
@@ -476,6 +479,31 @@ impl Reader<'_> {
                     "unplug" => Fault::Unplug { host, lan },
                     _ => Fault::Plug { host, lan },
                 }
+            }
+            "addAddress" => {
+                let mut fields = self.fields("`addAddress`", value, &key.span)?;
+                let host = self.required(&mut fields, "host").and_then(|node| self.host(node));
+                let lan = self.required(&mut fields, "lan").and_then(|node| self.lan(node));
+                let address_node = self.required(&mut fields, "address");
+                let address = address_node.and_then(|node| self.address(node));
+                self.finish(fields);
+                let (host, lan, address) = (host?, lan?, address?);
+                let subnets = self.topology.lans.get(&lan).into_iter().flat_map(|lan| &lan.subnets);
+                let length = subnets.filter(|net| net.contains(&address)).map(|net| net.prefix_len()).next();
+                let Some(address) = length.and_then(|length| IpNet::new(address, length).ok()) else {
+                    let span = address_node.map_or(&key.span, |node| &node.span);
+                    self.error(Diagnostic::new(format!("no subnet of LAN `{lan}` holds {address}"), span));
+                    return None;
+                };
+                Fault::AddAddress { host, lan, address }
+            }
+            "renameLink" => {
+                let mut fields = self.fields("`renameLink`", value, &key.span)?;
+                let on = self.required(&mut fields, "on").and_then(|node| self.host(node));
+                let from = self.required(&mut fields, "from").and_then(|node| self.text(node));
+                let to = self.required(&mut fields, "to").and_then(|node| self.text(node));
+                self.finish(fields);
+                Fault::RenameLink { on: on?, from: from?, to: to? }
             }
             "addRoute" => {
                 let mut fields = self.fields("`addRoute`", value, &key.span)?;

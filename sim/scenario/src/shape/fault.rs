@@ -34,6 +34,10 @@ pub(super) enum Fault {
     AddRoute(ForeignRoute),
     /// That route is deleted again.
     DeleteRoute(ForeignDestination),
+    /// A host gets one more address on its link to a LAN.
+    AddAddress(Address),
+    /// Somebody gives an interface another name; it stays up, with its routes.
+    RenameLink(Rename),
     /// A host stops at once.
     PowerOff(String),
     /// A host boots.
@@ -120,6 +124,30 @@ pub(super) struct Link {
     host: String,
     /// LAN.
     lan: String,
+}
+
+/// One more address.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Address {
+    /// Host.
+    host: String,
+    /// LAN.
+    lan: String,
+    /// An address of one of its subnets.
+    address: String,
+}
+
+/// An interface and its new name.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Rename {
+    /// Host.
+    on: String,
+    /// Name of the interface.
+    from: String,
+    /// Its new name.
+    to: String,
 }
 
 /// A route that is not ours: protocol `static`, metric 0.
