@@ -439,6 +439,11 @@ impl Api {
         self.watchers.reachable(now, yes);
     }
 
+    /// Whether the process of the server is there.
+    pub const fn is_reachable(&self) -> bool {
+        self.watchers.is_reachable()
+    }
+
     /// Whether a watcher has no connection to the server.
     pub fn cut_off(&self, now: Time, watcher: WatcherId) -> bool {
         self.watchers.cut_off(now, watcher)

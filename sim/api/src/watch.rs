@@ -104,6 +104,10 @@ impl Watchers {
         Time::from_secs_f64(low + (high - low).max(0.0) * self.dice.rand_float())
     }
 
+    pub(crate) const fn is_reachable(&self) -> bool {
+        self.down.is_none()
+    }
+
     /// The server's process ends, or is there again.
     pub(crate) fn reachable(&mut self, now: Time, yes: bool) {
         if !yes {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use fairway_agent::{Input, watched};
 use fairway_api::Api;
 use fairway_apiserver::{Kubelets, Options, Running, Server};
-use fairway_backend_kube::{Access, Cluster, Health, Start, Tell, Watched};
-use fairway_node::Ended;
+use fairway_backend_kube::{Access, Cluster, Health, Start, Tell, Watched, Writer};
+use fairway_node::{Command, Node};
 use fairway_objects::{Kind, NodeConfig};
 use fairway_scenario::ApiServer;
 use fairway_stage::misbehaviour;
@@ -92,17 +92,17 @@ impl Serving {
         Ok(())
     }
 
-    /// The watches of a node begin, and its agent gets what they tell.
-    pub(crate) fn follow(
-        &self,
-        config: &NodeConfig,
-        seed: u64,
-        input: impl Fn(Input) -> Result<(), Ended> + Send + 'static,
-        notices: Tell,
-    ) -> io::Result<Watching> {
+    /// The watches of a node begin, and its agent gets what they tell; what it writes is carried.
+    pub(crate) fn follow(&self, config: &NodeConfig, seed: u64, node: &Node, notices: Tell) -> io::Result<Watching> {
         let watched = watched(config).iter().map(|kind| Watched { kind: *kind, field_selector: None }).collect();
         let start = Start { access: self.access(), watched, seed, notices };
         let (cluster, mut inbox) = Cluster::start(start).map_err(io::Error::other)?;
+        let answer = node.inputs();
+        // An agent that is gone wants no answers.
+        let tell = Box::new(move |said| drop(answer(Input::Api(said))));
+        let writer = Writer::start(self.access(), tell).map_err(io::Error::other)?;
+        node.send(Command::Writes(Box::new(writer.requests()))).map_err(io::Error::other)?;
+        let input = node.inputs();
         let passed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&passed);
         // It ends when the watches do, or when the agent is gone.
@@ -114,7 +114,7 @@ impl Serving {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         })?;
-        Ok(Watching { cluster, passed })
+        Ok(Watching { cluster, passed, writer })
     }
 }
 
@@ -124,9 +124,16 @@ pub(crate) struct Watching {
     cluster: Cluster,
     /// Deltas that its agent got.
     passed: Arc<AtomicU64>,
+    /// Carries what its agent writes.
+    writer: Writer,
 }
 
 impl Watching {
+    /// The watches end; what the agent writes as its last is still carried.
+    pub(crate) fn end(self) -> Writer {
+        self.writer
+    }
+
     /// Whether its agent was told of every change so far.
     pub(crate) fn up_to_date(&self, api: &Api) -> bool {
         let last: BTreeMap<Kind, u64> = Kind::ALL.iter().map(|kind| (*kind, api.version_of(kind.as_str()))).collect();

@@ -13,7 +13,7 @@ use fairway_objects::{NodeConfig, Notice, NoticeChange};
 use fairway_scenario::{Scenario, Software, Topology};
 use fairway_stage::{Cluster, ConfigError, Configure, Time, router_config};
 
-use crate::api::Serving;
+use crate::api::{Serving, Watching};
 use crate::faulty::{Failures, Faulty};
 use crate::host::{self, Host, Switch};
 use crate::load::Load;
@@ -238,8 +238,10 @@ impl Lab {
                 NoticeChange::Cleared(notice) => notices.remove(&notice),
             };
         };
+        // There is an API server, which takes Events.
+        let events = host.role == host::Role::Node;
         let agent = Node::start(Start {
-            config: config.clone(),
+            config: NodeConfig { events, ..config.clone() },
             seed,
             epoch,
             enter: Box::new(move || space.enter()),
@@ -252,7 +254,7 @@ impl Lab {
         })
         .map_err(|error| LabError::Agent { host: name.into(), message: error.to_string() })?;
         if host.role == host::Role::Node {
-            let watching = self.serving.follow(&config, seed, agent.inputs(), Box::new(tell));
+            let watching = self.serving.follow(&config, seed, &agent, Box::new(tell));
             host.watching = Some(watching?);
         }
         host.agent = Some(agent);
@@ -262,8 +264,8 @@ impl Lab {
     /// Ends the daemon of a host. What it programmed stays in the kernel. Says whether one ran.
     pub(crate) fn end_agent(&mut self, name: &str, how: Command) -> bool {
         let Some(host) = self.hosts.get_mut(name) else { return false };
-        // Nothing reaches an agent that ends.
-        host.watching = None;
+        // Nothing reaches an agent that ends; its last words still leave.
+        let _writer = host.watching.take().map(Watching::end);
         if let Some(foreign) = host.foreign.take() {
             match how {
                 Command::Shutdown => foreign.terminate(),

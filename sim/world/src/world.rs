@@ -457,7 +457,7 @@ impl World {
     /// What an agent says to the API server is on its way, also when the agent ends meanwhile.
     fn api_request(&mut self, host: HostIx, request: publish::Request) {
         let generation = self.hosts[host].generation;
-        if self.hosts[host].partitioned {
+        if self.hosts[host].partitioned || !self.cluster.api().is_reachable() {
             let reason = "no answer".to_string();
             let refused = publish::Refusal::Unreachable { reason, after: None };
             let answer = match request {
