@@ -178,7 +178,7 @@ iptables-save; ipset list -n; ip rule; ip -br link; cat etc/rt_tables
         "removed of kube-router: chain of iptables in filter: KUBE-ROUTER-SERVICES",
         "\"allow outbound traffic from pods\"",
         "removed of kube-router: ipset kube-router-svip",
-        "lookup 77",
+        "removed rule ipv4 priority 1000 from 11.0.1.0/24",
         "line `77 kube-router` in /etc/iproute2/rt_tables",
         "removed link kube-dummy-if",
     ] {

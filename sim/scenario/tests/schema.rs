@@ -46,6 +46,11 @@ impl Checker<'_> {
         {
             return Err(format!("{path}: {value} is not one of {words:?}"));
         }
+        if let Some(word) = schema.get("const")
+            && word != value
+        {
+            return Err(format!("{path}: {value} is not {word}"));
+        }
         if let Some(kind) = schema.get("type") {
             let kinds: Vec<&str> = match kind {
                 Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),

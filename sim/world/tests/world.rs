@@ -329,7 +329,8 @@ proptest! {
                 outputs += step.outputs.len();
             }
             prop_assert_eq!((replay.ended(), replay.difference()), (Some(Ended::Complete), None));
-            prop_assert!(steps > 2 && outputs > 8, "{} steps, {} outputs", steps, outputs);
+            // One that was started just before the end has only asked what there is.
+            prop_assert!(steps > 0 && outputs > 8, "{} steps, {} outputs", steps, outputs);
             // Cut anywhere, it is played as far as it goes.
             let cut = &bytes[..bytes.len() / 2];
             let mut replay = Replay::new(cut).unwrap_or_else(|e| panic!("{e}"));
