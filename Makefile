@@ -3,10 +3,7 @@
 .PHONY: test build unit fuzz scenarios kernel netns interop uml guest image-root image lint bench bench-kernel bench-node bench-bgp \
   bench-bgp-scale deps
 
-# What mostly waits runs beside the compiler of the lab's kernel.
-test: deps lint build image-root
-	$(MAKE) -j2 kernel netns interop
-	$(MAKE) unit fuzz scenarios uml guest
+test: deps lint build image-root kernel unit fuzz scenarios netns interop uml guest
 
 # The binary that is tested is the one that is shipped: linked statically, with what libc6-dev has for that.
 TARGET = x86_64-unknown-linux-gnu
