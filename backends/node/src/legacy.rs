@@ -8,10 +8,12 @@ use fairway_objects::NodeConfig;
 /// own do the same from then on and both would act together: stale sets would reject new ports of services, and
 /// masquerade what ours would not.
 ///
-/// Policies, and masquerading of what pods send out, stay as long as nothing of ours replaces them, and the rules that
-/// accept pods' traffic do no harm: those go with `--cleanup-config --from-kube-router` only.
+/// Policies stay as long as nothing of ours replaces them, and the rules that accept pods' traffic do no harm: those go
+/// with `--cleanup-config --from-kube-router` only.
 pub fn replaced(config: &NodeConfig) -> Vec<Part> {
-    if config.run_service_proxy { vec![Part::Proxy] } else { vec![] }
+    let proxy = config.run_service_proxy.then_some(Part::Proxy);
+    let egress = (config.run_router && config.enable_pod_egress).then_some(Part::Egress);
+    proxy.into_iter().chain(egress).collect()
 }
 
 /// Removes what kube-router left of these parts from the network namespace of the calling thread, and tells of each

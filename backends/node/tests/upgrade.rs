@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use fairway_node::{Part, leftovers, remove_leftovers, replaced};
+use fairway_objects::NodeConfig;
 use site::{
     CONNECTIONS, Finally, POD, PORT, Running, SOURCES, STEADY, Site, State, before, config, echo, first_site, load,
     reference,
@@ -184,11 +185,17 @@ fn check_take_over(site: &Site) {
     for gone in ["KUBE-ROUTER-SERVICES", "KUBE-ROUTER-HAIRPIN", "SNAT", "0x3742", "TCPMSS", "svip", "TMP-"] {
         assert!(!now.contains(gone), "{gone} is still in {now}");
     }
-    // Policies hold as long as nothing replaces them.
+    // Policies and masquerading hold as long as nothing replaces them.
     for kept in ["KUBE-POD-FW-", "KUBE-SRC-", "kube-router-pod-subnets", "allow inbound traffic to pods"] {
         assert!(now.contains(kept), "{kept} is gone from {now}");
         assert!(stay.iter().any(|leftover| leftover.part != Part::Proxy));
     }
+    // A daemon that masquerades what pods send out replaces that too.
+    let parts = replaced(&NodeConfig { run_router: true, ..config() });
+    remove(&parts, &mut removed).expect("the kernel answers");
+    let now = tables(site);
+    assert!(!now.contains("kube-router-pod-subnets") && !now.contains("kube-router-node-ips"), "{now}");
+    assert!(now.contains("KUBE-POD-FW-") && now.contains("198.51.100.0/24 -j MASQUERADE"), "{now}");
     let count = removed.len();
     remove(&Part::ALL, &mut removed).expect("the kernel answers");
     assert!(removed.len() > count);
