@@ -29,7 +29,7 @@ const BFD: Proof = Scenario("scenarios/bgp/bfd.yaml");
 const DAEMON: Proof =
     Test("tests/node.rs", "a_node_of_manifests_peers_with_gobgpd_follows_edits_and_drains_before_it_ends");
 const CLUSTER: Proof = Test("tests/node.rs", "a_node_of_a_cluster_follows_kubectl_and_outlives_its_api_server");
-const REACHES: Proof = Test("src/flags.rs", "every_flag_that_works_reaches_the_configuration");
+const REACHES: Proof = Test("src/flags/tests.rs", "every_flag_that_works_reaches_the_configuration");
 const PORTS: Proof =
     Test("backends/node/tests/ports.rs", "a_scrape_has_services_and_neighbours_and_health_checks_are_answered");
 const PERIODS: Proof = Test("engine/agent/tests/node.rs", "planes_are_looked_at_at_least_as_often_as_the_periods_say");
@@ -80,8 +80,8 @@ const PROOFS: &[(&str, Proof)] = &[
     ("enable-pprof", Test("backends/node/tests/pprof.rs", "a_profile_says_where_the_time_goes")),
     ("excluded-cidrs", Test("engine/agent/tests/node.rs", "excluded_cidrs_are_left_alone")),
     ("from-kube-router", CLEANUP),
-    ("gobgp-admin-address", Test("src/flags.rs", "the_admin_port_listens_as_kube_router_has_it")),
-    ("gobgp-admin-port", Test("src/flags.rs", "the_admin_port_listens_as_kube_router_has_it")),
+    ("gobgp-admin-address", Test("src/flags/tests.rs", "the_admin_port_listens_as_kube_router_has_it")),
+    ("gobgp-admin-port", Test("src/flags/tests.rs", "the_admin_port_listens_as_kube_router_has_it")),
     ("hairpin-mode", COMPUTE),
     ("health-addr", REACHES),
     ("health-port", DAEMON),

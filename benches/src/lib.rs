@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use fairway_objects::{
-    Advertise, Delta, Endpoint, EndpointPort, EndpointSlice, Kind, Node, NodeConfig, Object, ObjectName, Protocol,
-    Scheduler, Service, ServicePort, ServiceType, TrafficPolicy,
+    Delta, Endpoint, EndpointPort, EndpointSlice, Kind, Node, NodeConfig, Object, ObjectName, Protocol, Service,
+    ServicePort,
 };
 
 fn name(text: String) -> ObjectName {
@@ -43,29 +43,10 @@ pub fn nodes(count: u16) -> impl Iterator<Item = Delta> {
 pub fn service(n: u32) -> Delta {
     let [_, a, b, c] = n.to_be_bytes();
     put(Object::Service(Arc::new(Service {
-        name: name(format!("svc-{n}")),
         created_s: n.into(),
-        service_type: ServiceType::ClusterIp,
         cluster_ips: vec![Ipv4Addr::new(10, 96 + a, b, c).into()],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        session_affinity_s: None,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        foreign_proxy: false,
-        headless_label: false,
-        scheduler: Scheduler::Rr,
-        sched_fallback: false,
-        sched_port: false,
-        dsr_tunnel: false,
-        hairpin: false,
-        hairpin_external_ips: false,
-        local: false,
-        skip_lb_ips: false,
-        advertise: Advertise::default(),
-        wish: fairway_objects::LoadBalancerWish::default(),
+        ..Service::new(name(format!("svc-{n}")))
     })))
 }
 

@@ -1,5 +1,6 @@
 //! `--dry-run`: what an agent would do to a kernel, without doing it.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -69,13 +70,14 @@ pub struct Plan {
 struct Imagined<P: Plane> {
     actual: Table<P>,
     table: Option<Table<P>>,
-    /// Keys in the order in which they were first written.
+    /// Keys in the order in which they were first written, and the same again to look them up.
     written: Vec<P::Key>,
+    known: BTreeSet<P::Key>,
 }
 
 impl<P: Plane> Default for Imagined<P> {
     fn default() -> Self {
-        Imagined { actual: Table::<P>::new(), table: None, written: vec![] }
+        Imagined { actual: Table::<P>::new(), table: None, written: vec![], known: BTreeSet::new() }
     }
 }
 
@@ -97,7 +99,7 @@ where
     fn apply(&mut self, ops: &[Op<P>]) -> Vec<Outcome> {
         let table = self.table.get_or_insert_with(Table::<P>::new);
         let apply = |op: &Op<P>| {
-            if !self.written.contains(op.key()) {
+            if self.known.insert(op.key().clone()) {
                 self.written.push(op.key().clone());
             }
             match op {

@@ -65,29 +65,10 @@ pub(crate) fn node(name: &str, number: u8) -> Object {
 
 pub(crate) fn service(name: &str, change: impl FnOnce(&mut Service)) -> Object {
     let mut service = Service {
-        name: ObjectName::new("default", name),
         created_s: 1,
-        service_type: ServiceType::ClusterIp,
         cluster_ips: vec![ip("12.0.0.1")],
-        external_ips: vec![],
-        load_balancer_ips: vec![],
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None }],
-        session_affinity_s: None,
-        internal_traffic_policy: TrafficPolicy::Cluster,
-        external_traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        foreign_proxy: false,
-        headless_label: false,
-        scheduler: Scheduler::Rr,
-        sched_fallback: false,
-        sched_port: false,
-        dsr_tunnel: false,
-        hairpin: false,
-        hairpin_external_ips: false,
-        local: false,
-        skip_lb_ips: false,
-        advertise: Advertise::default(),
-        wish: LoadBalancerWish::default(),
+        ..Service::new(ObjectName::new("default", name))
     };
     change(&mut service);
     Object::Service(Arc::new(service))
