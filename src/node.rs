@@ -279,8 +279,8 @@ fn look(folder: &Path, node_name: &str) -> Result<(Manifests, Vec<Delta>), Faile
     if !source.has(&ObjectKey::new(Kind::Node, "", node_name)) {
         let list: Vec<String> = own_addresses().iter().map(IpAddr::to_string).collect();
         let addresses: Vec<_> = list.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
-        let list = list.join(", ");
-        log("note", &format!("no Node {node_name} in {}: made up with address {list}", folder.display()));
+        let list = if list.is_empty() { "no address".into() } else { format!("address {}", list.join(", ")) };
+        log("note", &format!("no Node {node_name} in {}: made up with {list}", folder.display()));
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name},
             "status": {"addresses": addresses}

@@ -1,6 +1,6 @@
 //! Every flag has a test of its effect: this is the list of them. A flag without an entry fails, as does an entry whose
 //! test or scenario is gone, and a flag without effect of which `fairway flags --diff-kube-router` does not say so.
-//! That each flag that works reaches the agent's configuration is a test of `src/flags.rs`.
+//! That each flag that works reaches the agent's configuration is a test of `src/flags/tests.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
